@@ -1,0 +1,46 @@
+"""The one door of every method: `forward` to learn, `localize` to answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from m2vsl.types import Batch, Losses, Maps
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of training: most methods have one, two-stage methods declare two."""
+
+    name: str
+    share: float = 1.0  # of the training steps, dimensionless
+
+
+class Localizer(nn.Module, ABC):
+    """A method that says which pixels make the sound.
+
+    `forward` is the training verb because DistributedDataParallel synchronises only what is called through it. Its
+    losses come back by name, so logs, ablations and tables get their columns for free. `localize` reads the picture
+    and the sound alone, never ``heard``, ``seen`` or ``truth`` (the control `Oracle` excepted, by name).
+    """
+
+    wants: ClassVar[frozenset[str]] = frozenset()  # what it learns from: "labels", "solos", "mixtures"
+    listens: ClassVar[bool] = True  # its maps change with the sound
+    stages: tuple[Stage, ...] = (Stage("joint"),)
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Losses:
+        """Losses by name, each a scalar; the trainer minimises their sum. Without trainable parameters: empty."""
+
+    @abstractmethod
+    @torch.no_grad()
+    def localize(self, batch: Batch) -> Maps:
+        """Maps at the size of the picture, without gradient, from ``image`` and ``spectrogram`` alone."""
+
+    def enter(self, stage: Stage, loader: Iterable[Batch]) -> None:
+        """Prepare for a stage of training (k-means, pseudo-labels, freezing). By default nothing."""
