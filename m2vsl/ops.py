@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,6 +26,19 @@ def similarity(features: Tensor, queries: Tensor) -> Tensor:
         return torch.matmul(queries.float(), flat).view(batch, -1, h, w)
 
 
+def peak_similarity(features: Tensor, queries: Tensor) -> Tensor:
+    """Best agreement of any location: ``peak(similarity(features, queries))``, without its large backward pass.
+
+    features: (B, D, h, w); queries: (N, D). Returns (B, N). The best location is searched without gradient, and the
+    inner product is taken again there alone: the gradient of a maximum is that of its argument.
+    """
+    with torch.no_grad():
+        where = similarity(features, queries).flatten(2).argmax(-1)  # (B, N)
+    flat = features.float().flatten(2)  # (B, D, hw)
+    best = flat.gather(2, where[:, None, :].expand(-1, flat.shape[1], -1))  # (B, D, N)
+    return torch.einsum("bdn,nd->bn", best, queries.float())
+
+
 def peak(maps: Tensor) -> Tensor:
     """The largest value of each map: (..., h, w) -> (...)."""
     return maps.flatten(-2).amax(-1)
@@ -35,6 +50,32 @@ def soft_peak(maps: Tensor, sharpness: float) -> Tensor:
     return (torch.logsumexp(maps.flatten(-2) * sharpness, -1) - torch.tensor(float(cells)).log()) / sharpness
 
 
+def spread(maps: Tensor, pyramid: Sequence[Tensor], rounds: int, temperature: float) -> Tensor:
+    """Maps handed on between cells that look alike: ``rounds`` of attention of the picture to itself.
+
+    maps: (B, K, h, w); pyramid: feature maps (B, D_s, h_s, w_s), each resized to (h, w); two cells are as alike as the
+    mean of their cosines over the pyramid, and the weights are a softmax over cells at `temperature`. A discriminative
+    part (a dog's face) lends its heat to the rest of the object. Returns (B, K, h, w).
+    """
+    size = (maps.shape[-2], maps.shape[-1])
+    alike = maps.new_zeros(())
+    for stage in pyramid:
+        cells = unit(F.interpolate(stage.float(), size=size, mode="bilinear", align_corners=False)).flatten(2)
+        alike = alike + cells.transpose(1, 2) @ cells / len(pyramid)  # (B, hw, hw)
+    weights = torch.softmax(alike / temperature, -1).transpose(1, 2)
+    flat = maps.float().flatten(2)  # (B, K, hw)
+    for _ in range(rounds):
+        flat = flat @ weights
+    return flat.unflatten(-1, size)
+
+
 def upsample(maps: Tensor, size: tuple[int, int], mode: str = "bilinear", align_corners: bool = True) -> Tensor:
     """Maps at the size of the picture: (B, K, h, w) -> (B, K, H, W). Ledger 19: bilinear, corners aligned."""
     return F.interpolate(maps.float(), size=size, mode=mode, align_corners=align_corners)
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """Each map scaled to [0, 1]: (..., H, W) -> (..., H, W). A constant map is returned unchanged (protocol 2.1)."""
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    flat = high - low < 1e-6 * high.abs().clamp(min=1)
+    return torch.where(flat, maps, (maps - low) / torch.where(flat, torch.ones_like(high), high - low))

@@ -1,0 +1,76 @@
+# M2VSL. `make` alone says what there is; every target sets itself up.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+CORES ?= $(shell nproc)
+PRESET ?= quick
+DATASET ?= synthetic
+DATA_ROOT ?=
+SEED ?= 0
+READY := $(VENV)/.ready
+
+export PATH := $(abspath $(VENV)/bin):$(PATH)
+export PYTHONUTF8 := 1
+
+RUNS = preset=$(PRESET) dataset=$(DATASET) seed=$(SEED) $(if $(DATA_ROOT),'data_root=$(DATA_ROOT)')
+WORKFLOW = snakemake --quiet all --nocolor --nolock --rerun-incomplete --cores $(CORES) $(if $(FRESH),--forceall)
+# Snakemake is told to be quiet, errors included: the jobs say themselves what went wrong, and its log holds the rest.
+STOPPED = || { echo "stopped; the workflow's own log: $$(ls -t .snakemake/log/*.log | head -n 1)"; exit 1; }
+
+.PHONY: book test smoke lab lint bench records golden lock help clean
+
+book: $(READY) ## Run the notebooks, render the book. PRESET=quick DATASET=synthetic|folder DATA_ROOT= SEED=0 FRESH=1
+	@python book/vendor.py
+	echo "notebooks: preset $(PRESET), dataset $(DATASET), seed $(SEED)"
+	$(WORKFLOW) book --config $(RUNS) $(STOPPED)
+	echo "the book: $(CURDIR)/book/_build/html/index.html"
+
+test: lint ## Everything that must hold: style, types, clean notebooks, nbval in the smoke preset, the tests
+	@export M2VSL_PRESET=smoke
+	echo "notebooks: nbval, preset smoke"
+	$(WORKFLOW) check --config preset=smoke $(STOPPED)
+	python -m pytest
+
+smoke: $(READY) ## Run every notebook in the smoke preset (papermill), without rendering
+	@$(WORKFLOW) notebooks --config preset=smoke $(STOPPED)
+
+lab: $(READY) ## JupyterLab on the notebooks
+	@jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+
+lint: $(READY) ## ruff, mypy, notebooks without stray outputs
+	@ruff check
+	ruff format --check
+	mypy
+	python book/clean.py --check
+
+bench: $(READY) ## Benchmarks (not part of `make test`)
+	@python -m pytest tests/bench -q -s
+
+records: $(READY) ## Make the records under version control anew (preset small; long)
+	@m2vsl run small
+
+golden: smoke ## Take the outputs that nbval compares from a smoke run
+	@python book/clean.py --from book/_executed/smoke-synthetic
+
+lock: $(READY) ## Resolve requirements.lock anew inside the ranges of pyproject.toml
+	@head -n 2 requirements.lock > $(VENV)/lock
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
+	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links |
+	    sed -E "s/ ; .*== '3\.12\.\*'.*/ ; python_version >= \"3.12\"/; s/ ; .*< '3\.12'.*/ ; python_version < \"3.12\"/; s/ ; .*'linux'.*//" \
+	    >> $(VENV)/lock
+	mv $(VENV)/lock requirements.lock
+
+clean: ## Remove what `make book` made (not the environment, not the records)
+	@rm -rf book/_build book/_executed .snakemake
+
+help: ## This list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-16s %s\n' "$$name" "$$text"; done
+
+$(READY): requirements.lock pyproject.toml .ci/setup
+	@.ci/setup $(VENV)
+	touch $@

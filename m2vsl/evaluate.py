@@ -1,0 +1,183 @@
+"""One pass over a test list: maps in, a `Summary` under every protocol out.
+
+Each sounding source of each picture gives a row with its IoU under every protocol; each picture gives CAP, PIAP and
+whether the right classes were heard. All protocols read the same maps once.
+
+Pictures of which one source alone sounds (``sound="one"``: the others stay in the truth, silent) also answer the
+question whether a method listens: the same map is scored against the silent sources, which is what it would score if
+the two sounds were swapped. A method that ignores the sound scores the same there, and finds the sounding half of a
+duet (``half``) half of the time. In a picture where everything sounds nothing is swapped.
+
+Empty truths stay in the IoU as failures, have no average precision, and are counted (ledger 53).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from m2vsl.localizer import Localizer
+from m2vsl.metrics import matching
+from m2vsl.metrics.canvas import Canvas, frame_count, own_frame
+from m2vsl.metrics.matching import Choice, Match
+from m2vsl.metrics.overlap import Rule
+from m2vsl.metrics.protocols import PROTOCOLS, Protocol
+from m2vsl.metrics.tally import PER_PICTURE, Row, Summary, Tally
+from m2vsl.types import Batch, Maps, Truth
+
+CHOICES: tuple[Choice, ...] = ("oracle", "predicted")
+Batched = TypeVar("Batched", Match, Truth)
+ALL = tuple(PROTOCOLS.values())
+
+
+def evaluate(localizer: Localizer, loader: Iterable[Batch], protocols: Sequence[Protocol] = ALL) -> Summary:
+    """Score the maps of `localizer` on every batch of `loader`.
+
+    Runs on the device of its parameters, without gradient and in evaluation mode; its mode is put back afterwards.
+    ValueError for maps that are not finite or not of the picture's size, and for a loader without batches.
+    """
+    tally = Tally(protocols)
+    device = next((parameter.device for parameter in localizer.parameters()), torch.device("cpu"))
+    with _evaluating(localizer):
+        for batch in loader:
+            batch = batch.to(device)
+            tally.add(*score(localizer.localize(batch), batch.truth, _keys(batch, tally), protocols))
+    return tally.summary()
+
+
+def bound(loader: Iterable[Batch], protocols: Sequence[Protocol] = ALL) -> Summary:
+    """The row of a table that no method can exceed: the best IoU of maps without ties, average precision 1."""
+    tally = Tally(protocols)
+    for batch in loader:
+        truth = matching.merge_same_class(batch.truth)
+        keys = _keys(batch, tally)
+        picture, source = truth.present.nonzero().unbind(1)
+        mask = truth.mask[picture, source]
+        columns = {protocol.name: protocol.bound(mask) for protocol in protocols}
+        perfect = torch.ones(truth.present.shape).masked_fill(
+            ~truth.present | ~truth.mask.flatten(2).any(-1), torch.nan
+        )
+        columns |= {f"{choice}/ap": perfect[picture, source] for choice in CHOICES}
+        per_picture = {f"{choice}/{name}": perfect.nanmean(-1) for choice in CHOICES for name in PER_PICTURE}
+        tally.add(_with(_identity(truth, picture, source, keys), columns), _with(_pictures(keys), per_picture))
+    return tally.summary()
+
+
+def score(
+    maps: Maps, truth: Truth, keys: Sequence[str], protocols: Sequence[Protocol] = ALL
+) -> tuple[list[Row], list[Row]]:
+    """Rows of the sources and rows of the pictures of one batch (columns in `m2vsl.metrics.tally`).
+
+    maps: heat (B, K, H, W), at the size of the picture; truth: mask (B, S, H, W).
+    """
+    truth = matching.merge_same_class(truth)
+    found = {choice: matching.match(maps, truth, choice) for choice in CHOICES if matching.choosable(maps, choice)}
+    answered = {choice: match.index >= 0 for choice, match in found.items()}
+    ap = matching.match_ap(found["oracle"], truth)  # (B, M, S)
+    own_ap = _own(ap, found["oracle"].index)  # (B, S)
+    picture, source = (truth.present | answered["oracle"]).nonzero().unbind(1)
+    heat, mask = found["oracle"].answers(picture, source), truth.mask[picture, source]  # (n, H, W)
+    overlaps = _overlaps(heat, mask, protocols)
+    once = {"ap": own_ap[picture, source]} | _peaks(heat, mask)
+
+    # A predicted class map is the oracle's map or none, so every map is measured once and a missing one scores 0.
+    columns = {p.name: overlaps[p] * answered[p.choice][picture, source] for p in protocols if p.choice in found}
+    per_picture: dict[str, Tensor] = {}
+    for choice in found:
+        columns |= {f"{choice}/{name}": values * answered[choice][picture, source] for name, values in once.items()}
+        cap = (own_ap * answered[choice]).masked_fill(~truth.present, torch.nan).nanmean(-1)
+        per_picture |= {f"{choice}/cap": cap, f"{choice}/piap": _piap(found, choice, truth, ap)}
+    heard = matching.heard(maps, truth)
+    per_picture |= {} if heard is None else {"heard": heard}
+    return _with(_identity(truth, picture, source, keys), columns), _with(_pictures(keys), per_picture)
+
+
+def _own(ap: Tensor, index: Tensor) -> Tensor:
+    """Average precision of the map that answers for each source: (B, M, S), (B, S) -> (B, S)."""
+    return ap.gather(1, index.clamp(min=0)[:, None])[:, 0]
+
+
+def _overlaps(heat: Tensor, mask: Tensor, protocols: Iterable[Protocol]) -> dict[Protocol, Tensor]:
+    """IoU (n,) by protocol; protocols that differ in class choice alone share it."""
+    shared: dict[tuple[Rule, Canvas], Tensor] = {}
+    for protocol in protocols:
+        if (protocol.rule, protocol.canvas) not in shared:
+            shared[protocol.rule, protocol.canvas] = protocol.iou(heat, mask)
+    return {protocol: shared[protocol.rule, protocol.canvas] for protocol in protocols}
+
+
+def _peaks(heat: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Where each map has its maximum (the first in reading order): in the mask, in the source's own frame.
+
+    heat, mask: (n, H, W). Returns (n,) each, NaN for an empty truth, and for ``half`` in pictures of a single frame.
+    """
+    height, width = heat.shape[-2:]
+    peak = heat.flatten(1).argmax(1)
+    inside = mask.flatten(1).gather(1, peak[:, None])[:, 0] > 0
+    pointing = inside.double().masked_fill(~mask.flatten(1).any(1), torch.nan)
+    frames, frame = frame_count(height, width), own_frame(mask)
+    side = (peak % width) // (width // frames)
+    half = (side == frame).double().masked_fill((frame < 0) | (frames == 1), torch.nan)
+    return {"half": half, "pointing": pointing}
+
+
+def _piap(found: Mapping[Choice, Match], choice: Choice, truth: Truth, ap: Tensor) -> Tensor:
+    """PIAP (B,) of the maps of `choice`; ap: of the oracle's maps, which the others are where every class was heard."""
+    piap = matching.permutation_invariant(found["oracle"], truth, ap)
+    wrong = (truth.present & (found[choice].index < 0)).any(-1)
+    if choice != "oracle" and bool(wrong.any()):
+        piap[wrong] = matching.permutation_invariant(_at(found[choice], wrong), _at(truth, wrong))
+    return piap
+
+
+def _at(batched: Batched, pictures: Tensor) -> Batched:
+    """The given pictures of a `Match` or a `Truth`."""
+    return type(batched)(*(getattr(batched, field.name)[pictures] for field in fields(batched)))
+
+
+def _identity(truth: Truth, picture: Tensor, source: Tensor, keys: Sequence[str]) -> list[Row]:
+    """Rows that say which source of which picture they are about."""
+    area = (truth.mask[picture, source] > 0).double().mean((-2, -1))
+    values = zip(
+        picture.tolist(),
+        source.tolist(),
+        truth.classes[picture, source].tolist(),
+        truth.present[picture, source].tolist(),
+        area.tolist(),
+        strict=True,
+    )
+    return [{"key": keys[b], "source": s, "class": c, "sounds": p, "area": a} for b, s, c, p, a in values]
+
+
+def _pictures(keys: Sequence[str]) -> list[Row]:
+    """Rows that say which picture they are about."""
+    return [{"key": key} for key in keys]
+
+
+def _with(rows: Sequence[Row], columns: Mapping[str, Tensor]) -> list[Row]:
+    """`rows` with further columns (n,); NaN, a value that is not defined, becomes None."""
+    lists = {name: values.tolist() for name, values in columns.items()}
+    defined = {name: [None if value != value else value for value in values] for name, values in lists.items()}
+    return [{**row, **{name: values[i] for name, values in defined.items()}} for i, row in enumerate(rows)]
+
+
+def _keys(batch: Batch, tally: Tally) -> Sequence[str]:
+    """The keys of the batch, or running numbers where it has none."""
+    return batch.keys or [str(len(tally.pictures) + i) for i in range(len(batch))]
+
+
+@contextmanager
+def _evaluating(localizer: Localizer) -> Iterator[None]:
+    """Evaluation mode without gradient; the mode is put back."""
+    training = localizer.training
+    localizer.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        localizer.train(training)

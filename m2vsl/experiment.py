@@ -1,0 +1,245 @@
+"""One run: a method, a data set, a configuration, a seed; from there to a record.
+
+`run` loads the record if there is one, else resumes, else trains: the same call on a laptop and on a GPU. `METHODS` and
+`DATASETS` are literal: what can be run stands here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from m2vsl import paths, records
+from m2vsl.audio import AudioConfig
+from m2vsl.baselines.controls import Centre, ControlConfig, Oracle, Random
+from m2vsl.baselines.ez_vsl import EZVSL, EZVSLConfig
+from m2vsl.data.folder import FolderConfig, FolderDataset
+from m2vsl.data.loader import batches
+from m2vsl.data.synthetic import SyntheticConfig, SyntheticDataset
+from m2vsl.evaluate import bound, evaluate
+from m2vsl.localizer import Localizer
+from m2vsl.metrics.protocols import PROTOCOLS
+from m2vsl.metrics.tally import Summary
+from m2vsl.model import M2VSL, M2VSLConfig
+from m2vsl.records import Record
+from m2vsl.training.loop import TrainConfig, train
+from m2vsl.training.progress import History
+from m2vsl.types import Batch
+
+
+class Method(NamedTuple):
+    """What a name in a table stands for."""
+
+    build: Any  # (config, classes) -> Localizer
+    config: Any  # its configuration under the ledger's defaults
+    title: str  # as tables print it
+    solos: bool = False  # learns from solos, whatever it is tested on; ledger 45
+
+
+PLUS = M2VSLConfig(  # ours: each field a departure from the paper, one row of the ablation
+    class_reduction="sum",
+    same_class_negatives=False,
+    peak="soft",
+    map_weight=1.0,
+    spread=4,
+)
+METHODS: dict[str, Method] = {
+    "centre": Method(Centre, ControlConfig(), "Centre"),
+    "random": Method(Random, ControlConfig(), "Random"),
+    "oracle": Method(Oracle, ControlConfig(), "Oracle"),
+    "bound": Method(Oracle, ControlConfig(), "bound of the protocol"),
+    "ez_vsl": Method(EZVSL, EZVSLConfig(), "EZ-VSL", solos=True),
+    "ez_vsl_ogl": Method(EZVSL, EZVSLConfig(ogl=True), "EZ-VSL + OGL", solos=True),
+    "m2vsl": Method(M2VSL, M2VSLConfig(), "M2VSL"),
+    "m2vsl_plus": Method(M2VSL, PLUS, "M2VSL+ (ours)"),
+}
+CONTROLS = ("centre", "random", "oracle", "bound")
+DATASETS: dict[str, tuple[Any, Any]] = {
+    "synthetic": (SyntheticDataset, SyntheticConfig),
+    "folder": (FolderDataset, FolderConfig),
+}
+TASKS = ("single", "duet", "multi")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The whole tree of choices behind one number."""
+
+    method: str  # a key of METHODS
+    dataset: str  # a key of DATASETS
+    task: str  # what it is tested on: "single", "duet" or "multi"
+    preset: str  # the name that `presets` gave these sizes
+    seed: int  # of everything drawn: weights, pairs, order
+    data: SyntheticConfig | FolderConfig
+    audio: AudioConfig
+    model: Any  # of the method: M2VSLConfig, EZVSLConfig, ControlConfig
+    train: TrainConfig
+
+    def __post_init__(self) -> None:
+        for name, known in (("method", METHODS), ("dataset", DATASETS), ("task", TASKS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"expected {name} among {', '.join(known)}, got {getattr(self, name)!r}")
+
+    @property
+    def trains(self) -> bool:
+        """Controls do not."""
+        return self.method not in CONTROLS
+
+    @property
+    def train_task(self) -> str:
+        """Solos for methods that learn from solos, else what is tested; ledger 45."""
+        return "single" if METHODS[self.method].solos else self.task
+
+    @property
+    def source(self) -> str:
+        """The data set as records call it: ``synthetic`` or the name of the folder."""
+        return Path(self.data.root).resolve().name if isinstance(self.data, FolderConfig) else self.dataset
+
+    def tree(self) -> dict[str, Any]:
+        """Plain values for records and hashes; a folder goes by its name, wherever it lies."""
+        tree = asdict(self)
+        if isinstance(self.data, FolderConfig):
+            tree["data"] |= {"root": self.source, "cache_mb": 0}
+        return tree
+
+    def record_path(self) -> Path:
+        """Where its record is, or will be."""
+        return records.path_of(
+            hash=records.config_hash(self.tree()),
+            dataset=self.source,
+            **{k: getattr(self, k) for k in ("preset", "task", "method", "seed")},
+        )
+
+    def training_tree(self) -> dict[str, Any]:
+        """The part of the tree that training depends on: several tests may share one training."""
+        tree = {k: v for k, v in self.tree().items() if k != "preset"} | {"task": self.train_task}
+        if isinstance(self.model, EZVSLConfig):  # object guidance comes after training
+            tree |= {"method": "ez_vsl", "model": asdict(replace(self.model, ogl=False, ogl_alpha=0.0))}
+        return tree
+
+    def run_dir(self) -> Path:
+        """Where its checkpoints are."""
+        tree = self.training_tree()
+        name = f"{tree['method']}-{self.train_task}-{records.config_hash(tree)}-s{self.seed}"
+        return paths.runs() / self.source / name
+
+    def samples(self, split: str, *, task: str | None = None, sound: str = "mixture") -> Any:
+        """The data set of a split. Of a picture with several sources all sound, or ``one`` at a time."""
+        make = DATASETS[self.dataset][0]
+        return make(self.data, split, task=task or self.task, sound=sound, seed=self.seed, audio=self.audio)
+
+    def build(self, classes: int) -> Localizer:
+        """The method with the weights of its seed, before training."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return METHODS[self.method].build(self.model, classes)
+
+
+def run(experiment: Experiment, *, fresh: bool = False, progress: bool = True) -> Record:
+    """The record of `experiment`: loaded if recorded (and not `fresh`), else trained (or resumed), scored and saved.
+
+    Rows per source lie beside the record, one file per test list.
+    """
+    path = experiment.record_path()
+    if path.exists() and not fresh:
+        return records.load(path)
+    began = time.perf_counter()
+    localizer, history = trained(experiment, progress=progress)
+    scalars: dict[str, float] = {}
+    rows, n, ids = {}, 0, []
+    for name, dataset in test_lists(experiment):
+        summary = score(experiment, localizer, dataset)
+        scalars |= {f"{name}/{key}": value for key, value in summary.scalars.items()}
+        scalars |= {f"{name}/n_{key}": float(value) for key, value in summary.counts.items()}
+        rows[name], n, ids = summary.sources, n + summary.n, [*ids, *dataset.ids()]
+    record = Record(
+        **{k: getattr(experiment, k) for k in ("method", "task", "preset", "seed")},
+        dataset=experiment.source,
+        experiment=experiment.tree(),
+        metrics=scalars | _training(history),
+        protocols={p.name: asdict(p) | {"rule": repr(p.rule), "digest": p.digest} for p in PROTOCOLS.values()},
+        n=n,
+        ids=records.id_hash(ids),
+        seconds=history.seconds if history.seconds else time.perf_counter() - began,
+        parameters=history.parameters,
+        history=history.curve,
+        **records.provenance(),
+    )
+    for name, of_list in rows.items():
+        records.save_rows(path, _even(of_list), name)
+    records.save(record)
+    return record
+
+
+def trained(experiment: Experiment, *, progress: bool = True) -> tuple[Localizer, History]:
+    """The method, trained: loaded if its training is complete, else resumed or begun. Controls come as they are."""
+    if not experiment.trains:
+        return experiment.build(len(experiment.samples("test").classes)), History()
+    samples = experiment.samples("train", task=experiment.train_task)
+    localizer, size = experiment.build(len(samples.classes)), experiment.train.batch_size
+
+    def batches_from(epoch: int, start: int) -> Iterator[Batch]:
+        order = {"seed": experiment.seed, "epoch": epoch, "start_step": start}
+        return iter(batches(samples, size, experiment.audio, shuffle=True, drop_last=True, **order))
+
+    held_out = batches(experiment.samples("val", task=experiment.train_task), size, experiment.audio, drop_last=True)
+    if not len(held_out):
+        raise ValueError(f"expected at least {size} validation samples, one batch, got {len(held_out.dataset)}")
+    history = train(
+        localizer,
+        batches_from,
+        experiment.train,
+        experiment.run_dir(),
+        validate=lambda: -_loss(localizer, held_out),
+        progress=progress,
+        seed=experiment.seed,
+        about=experiment.training_tree(),
+    )
+    return localizer, history
+
+
+def _loss(localizer: Localizer, loader: Any) -> float:
+    """Mean of the summed losses over held-out batches: labels are read, masks are not (ledger 44)."""
+    mode = localizer.training
+    localizer.eval()
+    device = next(localizer.parameters()).device
+    with torch.no_grad():
+        values = [float(sum(localizer(batch.to(device)).values())) for batch in islice(loader, 8)]
+    localizer.train(mode)
+    return sum(values) / len(values)
+
+
+def test_lists(experiment: Experiment) -> list[tuple[str, Any]]:
+    """The fixed lists of a task by name: solos; or pictures whose sources all sound, and those where one does."""
+    if experiment.task == "single":
+        return [("solo", experiment.samples("test"))]
+    return [(sound, experiment.samples("test", sound=sound)) for sound in ("mixture", "one")]
+
+
+def score(experiment: Experiment, localizer: Localizer, dataset: Any) -> Summary:
+    """The method on a list under every protocol."""
+    loader = batches(dataset, experiment.train.batch_size, experiment.audio)
+    if experiment.method == "bound":
+        return bound(loader)
+    with torch.autocast("cpu", torch.bfloat16, enabled=experiment.train.precision == "bf16"):
+        return evaluate(localizer, loader)
+
+
+def _training(history: History) -> dict[str, float]:
+    if not history.step:
+        return {}
+    numbers = {"steps": float(history.step), "samples_per_second": history.samples_per_second}
+    numbers["best_step"] = float(history.best_step)
+    return {f"train/{name}": value for name, value in numbers.items()}
+
+
+def _even(rows: Any) -> list[dict[str, Any]]:
+    """Rows with the same columns, empty where a row has none."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [{name: row.get(name) for name in names} for row in rows]

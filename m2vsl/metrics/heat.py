@@ -1,0 +1,71 @@
+"""What every metric asks of a heat map before it measures anything.
+
+Source: protocol 2.1 (norm) and 2.7 (constant maps).
+
+Conventions
+-----------
+- A heat map is (..., H, W), any number of leading axes; row 0 is the top, column 0 the left. Larger is hotter, the unit
+  is the method's own.
+- A truth is (..., H, W) in [0, 1]: 0 is background, fractions are votes of annotators. Values above 1 (overlapping
+  boxes added up, as one published loader does) are refused.
+- NaN and infinities are refused, never ranked.
+- **Constant**: max - min < 1e-6 * max(1, |max|). Bicubic interpolation of a constant leaves ripples of 1e-7, which
+  normalising would blow up to the whole range: such a map is measured as the constant it was meant to be.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from m2vsl import ops
+
+FLAT = 1e-6  # relative to max(1, |max|), dimensionless
+
+
+def validated(heat: Tensor) -> Tensor:
+    """`heat` in float32 or float64; ValueError if it is no map or holds values that cannot be ranked."""
+    if heat.ndim < 2:
+        raise ValueError(f"expected heat of shape (..., H, W), got {tuple(heat.shape)}")
+    heat = heat if heat.dtype in (torch.float32, torch.float64) else heat.float()
+    if heat.numel() and not all(bool(end.isfinite()) for end in heat.aminmax()):  # a NaN is both ends
+        nan, infinite = int(heat.isnan().sum()), int(heat.isinf().sum())
+        raise ValueError(f"expected finite heat, got {nan} NaN and {infinite} infinite of {heat.numel()} values")
+    return heat
+
+
+def validated_truth(truth: Tensor, shape: torch.Size) -> Tensor:
+    """`truth` as a floating tensor; ValueError unless it has `shape` and lies in [0, 1]."""
+    if truth.shape != shape:
+        raise ValueError(f"expected truth of the heat's shape {tuple(shape)}, got {tuple(truth.shape)}")
+    truth = truth if truth.is_floating_point() else truth.float()
+    if truth.numel():
+        low, high = (float(value) for value in truth.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"expected truth in [0, 1], got [{low:g}, {high:g}]")
+    return truth
+
+
+def is_constant(heat: Tensor) -> Tensor:
+    """Which maps say nothing: (..., H, W) -> (...) bool."""
+    flat = heat.flatten(-2)
+    low, high = flat.amin(-1), flat.amax(-1)
+    return high - low < FLAT * high.abs().clamp(min=1)
+
+
+def settled(heat: Tensor) -> Tensor:
+    """`heat` with every constant map made exactly so, that its pixels tie."""
+    constant = is_constant(heat)
+    if not bool(constant.any()):
+        return heat
+    return torch.where(constant[..., None, None], heat[..., :1, :1], heat)
+
+
+def normalise(heat: Tensor) -> Tensor:
+    r"""Each map on [0, 1].
+
+    .. math:: \operatorname{norm}(h) = \frac{h - \min h}{\max h - \min h}
+
+    heat: (..., H, W). A constant map comes back with the value it has, as in the published evaluators.
+    """
+    return ops.min_max(settled(validated(heat)))

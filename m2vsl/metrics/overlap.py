@@ -1,0 +1,172 @@
+r"""How well a predicted area covers the true one.
+
+Which pixels does a heat map call sounding (`binarise`), how much do they share with the truth (`consensus_iou`), and in
+how many pictures is that enough (`success_rate`, `success_auc`)? `bound` says what the rule allows at best.
+
+Source: protocol 2.1-2.2, after the evaluators of EZ-VSL (ECCV 2022) and LVS (CVPR 2021). Ledger 26.
+
+Conventions
+-----------
+- Maps and truths are (..., H, W); one value per map comes back, in float64. Thresholds keep what equals them: >=.
+- Ties: `Area` keeps every pixel that ties with its threshold, so a map saturated over more than its fraction predicts
+  more than its fraction, and a constant map predicts everything. `Matched` breaks ties in reading order.
+- A constant map (see `m2vsl.metrics.heat`): `Area` everything; `Matched` the first pixels in reading order; `MinMax`
+  compares the value itself with the level, everything or nothing, as in the published norm.
+- An empty truth has IoU 0 with any prediction, and NaN with an empty one (0/0). NaN fails every success test, that of
+  level 0 too; whoever averages IoU decides about NaN (`m2vsl.evaluate` counts a failure).
+- No IoU at all: success rate and area under the curve are NaN.
+
+Metrics
+-------
+- `consensus_iou`: intersection over union, weighted where annotators disagree.
+- `success_rate`: share of pictures whose IoU reaches a level ("IoU@0.5", "CIoU@0.3" in tables).
+- `success_auc`: area under the success curve over the levels 0, 0.05, ..., 1.
+- `bound`: the IoU that no map can exceed under a rule.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from m2vsl.metrics.heat import normalise, settled, validated, validated_truth
+
+
+@dataclass(frozen=True)
+class Area:
+    """The hottest `fraction` of the picture, whatever its heat: "the 50 % rule"."""
+
+    fraction: float = 0.5  # of H * W pixels, in (0, 1]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"expected a fraction of the picture in (0, 1], got {self.fraction}")
+
+    def pixels(self, total: int) -> int:
+        """How many of `total` pixels a map without ties predicts: total - int(total / 2) for one half."""
+        return max(1, math.ceil(self.fraction * total - 1e-9))
+
+
+@dataclass(frozen=True)
+class MinMax:
+    """Heat of at least `level` once the map is spread over [0, 1]."""
+
+    level: float = 0.5  # in [0, 1]
+
+
+@dataclass(frozen=True)
+class Absolute:
+    """Heat of at least `threshold` as it is: the only rule that can say that nothing sounds."""
+
+    threshold: float  # in the method's own unit
+
+
+@dataclass(frozen=True)
+class Matched:
+    """As many of the hottest pixels as the truth has: the size is given, the place is measured."""
+
+
+Rule = Area | MinMax | Absolute | Matched
+
+
+def binarise(heat: Tensor, rule: Rule, truth: Tensor | None = None) -> Tensor:
+    """The pixels that count as sounding: (..., H, W) -> bool (..., H, W).
+
+    truth: (..., H, W), read by `Matched` alone, which takes its area from it (pixels above 0).
+
+    `Area` compares with the element at 0-based index int(H * W / 2) (for one half) of the ascending sort.
+    """
+    heat = validated(heat)
+    match rule:
+        case Area():
+            heat = settled(heat)
+            pixels = rule.pixels(heat.shape[-2] * heat.shape[-1])
+            return heat >= _nth_largest(heat.flatten(-2), pixels)[..., None, None]
+        case MinMax(level):
+            return normalise(heat) >= level
+        case Absolute(threshold):
+            return heat >= threshold
+        case Matched():
+            if truth is None:
+                raise ValueError("the rule Matched() takes its area from the truth: expected a truth, got None")
+            return _hottest(settled(heat), (validated_truth(truth, heat.shape) > 0).sum((-2, -1)))
+    raise TypeError(f"expected a rule Area, MinMax, Absolute or Matched, got {rule!r}")
+
+
+def _nth_largest(flat: Tensor, n: int) -> Tensor:
+    """The n-th largest value (1 = the largest): (..., P) -> (...)."""
+    return flat.kthvalue(flat.shape[-1] - n + 1).values
+
+
+def _hottest(heat: Tensor, pixels: Tensor) -> Tensor:
+    """Exactly `pixels` (...) hottest pixels of each map (..., H, W); ties in reading order."""
+    flat, counts = heat.reshape(-1, heat.shape[-2] * heat.shape[-1]), pixels.reshape(-1)
+    threshold = flat.new_full((len(flat), 1), math.inf)  # stays where no pixel is asked for
+    for row, count in enumerate(counts.tolist()):
+        if count:
+            threshold[row] = _nth_largest(flat[row], count)
+    above, tied = flat > threshold, flat == threshold
+    spare = counts[:, None] - above.sum(-1, keepdim=True)
+    return (above | (tied & (tied.cumsum(-1) <= spare))).view(heat.shape)
+
+
+def consensus_iou(predicted: Tensor, truth: Tensor) -> Tensor:
+    r"""Consensus intersection over union.
+
+    .. math:: \mathrm{cIoU}(P, g) = \frac{\sum P g}{\sum g + \sum P\,[g = 0]}
+
+    predicted: bool (..., H, W). truth: (..., H, W) in [0, 1]; for a truth of 0 and 1 this is the plain IoU.
+    Returns float64 (...): 0 for an empty truth, NaN if both are empty.
+    """
+    if predicted.dtype != torch.bool:
+        raise ValueError(f"expected a binary prediction (see binarise), got {predicted.dtype}")
+    truth = validated_truth(truth, predicted.shape)
+    shared, total = (truth * predicted).sum((-2, -1)).double(), truth.sum((-2, -1)).double()  # exact for halves
+    outside = (predicted & (truth == 0)).sum((-2, -1))
+    return shared / (total + outside)
+
+
+def success_rate(iou: Tensor, at: float) -> float:
+    """Share of `iou` (n,) that is at least `at`; NaN fails. Without any IoU: NaN."""
+    return float((iou.double() >= at).double().mean())
+
+
+def success_auc(iou: Tensor) -> float:
+    """Area under success rate against level, by trapezoids over 0.05 k, k = 0 ... 20.
+
+    The levels are floats as published: 0.05 * 6 is a little more than 0.3, so an IoU of exactly 0.3 passes
+    ``success_rate(iou, 0.3)`` and fails the seventh node here.
+    """
+    levels = 0.05 * torch.arange(21, dtype=torch.float64)
+    reached = (iou.detach().cpu().double().reshape(-1, 1) >= levels).double().mean(0)  # (21,)
+    return float(torch.trapezoid(reached, levels))
+
+
+def bound(truth: Tensor, rule: Rule) -> Tensor:
+    r"""The IoU that no map without ties can exceed: float64 (...), 0 for an empty truth.
+
+    .. math:: \max_{|P| = k} \mathrm{cIoU}(P, g) = \frac{\sum_{k\ \text{largest}} g}{\sum g + \max(0, k - |g > 0|)}
+
+    `Area` fixes k; the other rules let the right map predict just the truth: 1. Protocol 2.6 has what this means for
+    VGG-SS: AUC 0.4947 under `Area(0.5)`. A map with ties can escape `Area`, see the conventions above.
+    """
+    truth = validated_truth(truth, truth.shape)
+    total, support = truth.sum((-2, -1), dtype=torch.float64), (truth > 0).sum((-2, -1))
+    if not isinstance(rule, Area):
+        return (support > 0).double()
+    pixels = rule.pixels(truth.shape[-2] * truth.shape[-1])
+    larger, shared = support > pixels, total.clone()
+    if bool(larger.any()):
+        shared[larger] = _sum_of_largest(truth[larger], pixels)
+    return shared / (total + (pixels - support).clamp(min=0))
+
+
+def _sum_of_largest(values: Tensor, count: int) -> Tensor:
+    """Sum of the `count` largest values of each map: (..., H, W) -> (...)."""
+    flat = values.flatten(-2)
+    threshold = _nth_largest(flat, count)
+    above = flat > threshold[..., None]
+    return torch.where(above, flat, 0).sum(-1, dtype=torch.float64) + (count - above.sum(-1)) * threshold.double()

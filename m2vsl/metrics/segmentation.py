@@ -1,0 +1,109 @@
+r"""How well logits segment the frames of a video: the two numbers of AVSBench.
+
+Source: protocol 2.5, after the code of AVSBench (ECCV 2022). Ledger 37-39.
+
+Conventions
+-----------
+- logits, truth: (N, H, W), N frames in the order of their videos; truth is pixels above 0.
+- Foreground is a probability *above* 0.5 for the IoU (a logit of 0 is background) and *at least* the threshold for F.
+- A frame with an empty truth stays in the mean IoU as the share of pixels left as background (empty on empty = 1) and
+  is left out of F. The authors want it so (issue 22 of their repository).
+- "F1" in papers is F with beta^2 = 0.3, at the best of 255 thresholds. The published code maximises per test batch and
+  averages the maxima, so its number depends on the batch size (0.201 / 0.292 / 0.271 for 1 / 2 / 4 videos per call on
+  the same data). Here one curve is maximised once, unless `frames_per_call` asks for the published way.
+- No frames: NaN. No frame with a truth: F is 0, as published.
+
+Metrics
+-------
+- `mean_iou`, `frame_iou`: foreground Jaccard; no mean over classes despite its usual name mIoU.
+- `f_score`, `frame_f_curves`: F at the best threshold; F of each frame at every threshold.
+- `to_logits`: what turns a heat map into logits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from m2vsl.metrics.heat import normalise, validated, validated_truth
+
+BETA_SQUARED = 0.3  # weight of recall against precision, dimensionless
+THRESHOLDS = 255
+
+
+def to_logits(heat: Tensor) -> Tensor:
+    """Heat maps (..., H, W) as logits whose sign is the 0.5-of-min-max rule.
+
+    Ledger 39: logit of the normalised map, clipped to [1e-4, 1 - 1e-4].
+    """
+    return torch.logit(normalise(heat), eps=1e-4)
+
+
+def mean_iou(logits: Tensor, truth: Tensor) -> float:
+    """Mean of `frame_iou` over all frames; the published mean over batches is the same if batches are equally large."""
+    return float(frame_iou(logits, truth).mean())
+
+
+def frame_iou(logits: Tensor, truth: Tensor) -> Tensor:
+    r"""Foreground IoU of each frame.
+
+    .. math:: \frac{\sum P y}{\sum \max(P, y) + 10^{-7}}, \quad P = [\sigma(l) > 0.5]
+
+    logits, truth: (N, H, W). Returns float64 (N,); for an empty truth the share of background pixels in P.
+    """
+    logits, real = _checked(logits, truth)
+    predicted = torch.sigmoid(logits) > 0.5
+    shared, union = (predicted & real).sum((-2, -1)), (predicted | real).sum((-2, -1))
+    background = (~predicted).double().mean((-2, -1))
+    return torch.where(real.any(-1).any(-1), shared / (union.double() + 1e-7), background)
+
+
+def f_score(logits: Tensor, truth: Tensor, frames_per_call: int | None = None) -> float:
+    """F with beta^2 = 0.3 at its best threshold.
+
+    logits, truth: (N, H, W).
+    frames_per_call: None averages the curves of all frames with a truth and takes one maximum; n does so for n
+    consecutive frames at a time and averages the maxima, as the published code does (5 per video and call).
+    """
+    curves, real = frame_f_curves(logits, truth), (truth > 0).flatten(1).any(1)
+    if not len(curves):
+        return float("nan")
+    calls = range(0, len(curves), frames_per_call or len(curves))
+    step = frames_per_call or len(curves)
+    best = [_best_of_mean(curves[i : i + step][real[i : i + step]]) for i in calls]
+    return sum(best) / len(best)
+
+
+def _best_of_mean(curves: Tensor) -> float:
+    """Maximum of the mean curve; 0 without a curve, as published."""
+    return float(curves.mean(0).max()) if len(curves) else 0.0
+
+
+def frame_f_curves(logits: Tensor, truth: Tensor) -> Tensor:
+    r"""F of each frame at the thresholds k / 254, k = 0 ... 254.
+
+    .. math:: F = \frac{(1 + \beta^2) P R}{\beta^2 P + R}, \quad \beta^2 = 0.3
+
+    logits, truth: (N, H, W). Returns float64 (N, 255); 0 where precision and recall are 0, as for an empty truth.
+    """
+    logits, real = _checked(logits, truth)
+    thresholds = torch.linspace(0, 1, THRESHOLDS, device=logits.device)
+    level = torch.searchsorted(thresholds, torch.sigmoid(logits.float()).flatten(1), right=True) - 1  # last one reached
+    predicted, hit = _reaching(level, torch.ones_like(real).flatten(1)), _reaching(level, real.flatten(1))
+    precision = hit / (predicted + 1e-20)
+    recall = hit / (real.flatten(1).sum(1, keepdim=True) + 1e-20)
+    return ((1 + BETA_SQUARED) * precision * recall / (BETA_SQUARED * precision + recall)).nan_to_num(0)
+
+
+def _reaching(level: Tensor, counted: Tensor) -> Tensor:
+    """How many counted pixels of each frame reach each threshold: (N, P) -> (N, 255)."""
+    histogram = torch.zeros(len(level), THRESHOLDS, dtype=torch.float64, device=level.device)
+    histogram.scatter_add_(1, level, counted.double())
+    return histogram.flip(1).cumsum(1).flip(1)
+
+
+def _checked(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    if logits.ndim != 3:
+        raise ValueError(f"expected logits of shape (N, H, W), got {tuple(logits.shape)}")
+    logits = validated(logits)
+    return logits, validated_truth(truth, logits.shape) > 0

@@ -1,0 +1,182 @@
+"""From rows to the numbers of a table: one row per source, one per picture, then means.
+
+Source: protocol 2.3 (per-source success, CAP per picture, macro CAP); ledger 26, 53 (empty truths), 54 (seeds).
+
+Conventions
+-----------
+- A row is a flat mapping; a value that is not defined is absent or None, never NaN, and no mean counts it. A scalar for
+  which no row has a value is absent from the summary, so a record never holds a NaN.
+- IoU columns bear the protocol's name; an empty truth is in them as 0, a failure, and counted in ``empty_truths``.
+  Average precision and pointing are not defined for it.
+- Rows of silent sources (``sounds`` false) enter the scalars that begin with ``swapped/`` and no others.
+
+Scalars
+-------
+- ``<protocol>/ciou@t``, ``/auc``, ``/iou``: success rate at t, area under the curve, mean IoU; over sources.
+- ``<choice>/ap``: over sources. ``<choice>/cap_macro``: first within each class, then over classes.
+- ``<choice>/cap``, ``<choice>/piap``: first within each picture, then over pictures.
+- ``<choice>/half``, ``<choice>/pointing``: share of sources whose map has its maximum in the source's own frame, in its
+  mask.
+- ``heard_accuracy``: share of pictures whose most surely heard classes are those that sound.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from m2vsl.metrics.overlap import success_auc, success_rate
+from m2vsl.metrics.protocols import Protocol
+
+Value = str | int | float | bool | None
+Row = Mapping[str, Value]
+
+PER_SOURCE = ("ap", "half", "pointing")  # columns <choice>/... of source rows
+PER_PICTURE = ("cap", "piap")  # columns <choice>/... of picture rows
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an evaluation found, with the rows it comes from."""
+
+    scalars: Mapping[str, float]  # by name, see above; all finite
+    counts: Mapping[str, int]  # pictures, sources, silent, empty_truths
+    sources: tuple[Row, ...]  # one per source of each picture
+    pictures: tuple[Row, ...]  # one per picture
+
+    @property
+    def n(self) -> int:
+        """How many pictures were scored."""
+        return self.counts["pictures"]
+
+
+class Tally:
+    """Collects rows while batches pass; tallies of several processes are joined by adding their rows."""
+
+    def __init__(self, protocols: Iterable[Protocol]) -> None:
+        self.protocols = tuple(protocols)
+        self.sources: list[Row] = []
+        self.pictures: list[Row] = []
+
+    def add(self, sources: Iterable[Row], pictures: Iterable[Row]) -> None:
+        """Take in the rows of a batch."""
+        self.sources.extend(sources)
+        self.pictures.extend(pictures)
+
+    def summary(self) -> Summary:
+        """All scalars over the rows so far; ValueError without any."""
+        if not self.pictures:
+            raise ValueError("expected at least one picture to summarise, got none")
+        sounding = [row for row in self.sources if row["sounds"]]
+        silent = [row for row in self.sources if not row["sounds"]]
+        scalars = _source_scalars(sounding, self.protocols) | _picture_scalars(self.pictures)
+        scalars |= {f"swapped/{name}": value for name, value in _source_scalars(silent, self.protocols).items()}
+        counts = {
+            "pictures": len(self.pictures),
+            "sources": len(sounding),
+            "silent": len(silent),
+            "empty_truths": sum(row["area"] == 0 for row in sounding),
+        }
+        return Summary(scalars, counts, tuple(self.sources), tuple(self.pictures))
+
+
+def _source_scalars(rows: Sequence[Row], protocols: Iterable[Protocol]) -> dict[str, float]:
+    scalars: dict[str, float] = {}
+    for protocol in protocols:
+        iou = column(rows, protocol.name)
+        if len(iou):
+            scalars |= {f"{protocol.name}/ciou@{level:g}": success_rate(iou, level) for level in protocol.at}
+            scalars |= {f"{protocol.name}/auc": success_auc(iou), f"{protocol.name}/iou": float(iou.mean())}
+    for choice in ("oracle", "predicted"):
+        scalars |= _means(rows, [f"{choice}/{name}" for name in PER_SOURCE])
+        macro = _macro(rows, f"{choice}/ap")
+        scalars |= {} if macro is None else {f"{choice}/cap_macro": macro}
+    return scalars
+
+
+def _picture_scalars(rows: Sequence[Row]) -> dict[str, float]:
+    scalars = _means(rows, [f"{choice}/{name}" for choice in ("oracle", "predicted") for name in PER_PICTURE])
+    heard = column(rows, "heard")
+    return scalars | ({"heard_accuracy": float(heard.mean())} if len(heard) else {})
+
+
+def column(rows: Iterable[Row], name: str) -> Tensor:
+    """The values of `name` where a row has one: float64 (n,)."""
+    values = (row.get(name) for row in rows)
+    return torch.tensor([float(value) for value in values if value is not None], dtype=torch.float64)
+
+
+def _means(rows: Sequence[Row], names: Iterable[str]) -> dict[str, float]:
+    columns = {name: column(rows, name) for name in names}
+    return {name: float(values.mean()) for name, values in columns.items() if len(values)}
+
+
+def _macro(rows: Iterable[Row], name: str) -> float | None:
+    """Mean over classes of the mean within each; sources of unknown class are left out."""
+    by_class: defaultdict[Value, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["class"] != -1 and row.get(name) is not None:
+            by_class[row["class"]].append(row)
+    means = [float(column(group, name).mean()) for group in by_class.values()]
+    return sum(means) / len(means) if means else None
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Rows as comma-separated text with a header: all columns of all rows, floats in full, undefined values empty."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """`as_csv` into a file."""
+    path.write_text(as_csv(rows), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and how far it may be off."""
+
+    mean: float
+    half_width: float  # NaN for a single value
+    n: int
+
+    @property
+    def low(self) -> float:
+        """Lower end."""
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+        return self.mean + self.half_width
+
+
+def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    r"""Student's interval of the mean, for a score over seeds.
+
+    .. math:: \bar x \pm t_{(1 + c) / 2,\, n - 1} \frac{s}{\sqrt n}
+
+    A single value has no spread: half_width NaN. Without values: ValueError.
+    """
+    from scipy.special import stdtrit
+
+    n = len(values)
+    if n == 0:
+        raise ValueError("expected at least one value for an interval, got none")
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Interval(mean, math.nan, 1)
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    return Interval(mean, float(stdtrit(n - 1, (1 + confidence) / 2)) * spread / math.sqrt(n), n)
