@@ -31,9 +31,8 @@ book: $(READY) ## Run the notebooks, render the book. PRESET=quick DATASET=synth
 	echo "the book: $(CURDIR)/book/_build/html/index.html"
 
 test: lint ## Everything that must hold: style, types, clean notebooks, nbval in the smoke preset, the tests
-	@export M2VSL_PRESET=smoke
-	echo "notebooks: nbval, preset smoke"
-	$(WORKFLOW) check --config preset=smoke $(STOPPED)
+	@echo "notebooks: nbval, preset smoke"
+	$(WORKFLOW) --forceall check --config preset=smoke $(STOPPED)
 	python -m pytest
 
 smoke: $(READY) ## Run every notebook in the smoke preset (papermill), without rendering

@@ -2,32 +2,31 @@
 
 python book/render.py book/_executed/quick-synthetic
 
-A warning is an error. What a failed build has parsed is thrown away: Sphinx reports a page's warnings only when it
-reads the page, so the next build would pass in silence.
+A warning is an error. Every build is a whole one (some seconds): Sphinx reports a page's warnings only when it reads
+the page, copies style sheets only when it writes one, and never removes what is no longer wanted.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
 
-from run import ROOT, report
+from run import COLOUR, ROOT, report
 
 BUILD = ROOT / "book" / "_build"
 PLACES = ["--config", "_config.yml", "--toc", "book/_toc.yml", "--path-output", "book"]
 STRICT = ["-W", "-n", "--keep-going"]
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 TROUBLE = ("WARNING", "ERROR", "Traceback", "Error:")
 
 
 def main(executed: str) -> int:
     """Build the page, say in one line how it went; 0 if there was nothing to complain about."""
     began = time.monotonic()
-    BUILD.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(BUILD, ignore_errors=True)
+    BUILD.mkdir(parents=True)
     log = BUILD / "build.log"
     command = ["jupyter-book", "build", ".", *PLACES, *STRICT]
     environment = {**os.environ, "M2VSL_EXECUTED": executed}
@@ -38,7 +37,6 @@ def main(executed: str) -> int:
         lines = COLOUR.sub("", log.read_text("utf-8")).splitlines()
         trouble = [line for line in lines if any(word in line for word in TROUBLE)]
         print("\n".join(trouble or lines[-25:]), f"\n  the whole log: {log.relative_to(ROOT)}", flush=True)
-        shutil.rmtree(BUILD / ".doctrees", ignore_errors=True)
     return int(done.returncode != 0)
 
 

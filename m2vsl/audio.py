@@ -175,7 +175,7 @@ def _log_power(waves: Tensor, config: AudioConfig) -> Tensor:
 
 
 def augment(wave: Tensor, config: AudioConfig, generator: torch.Generator) -> Tensor:
-    """(n,) -> (n,): loudness, circular shift and noise varied within the bounds of `config`. Ledger 41: training only."""
+    """(n,) -> (n,): loudness, circular shift and noise varied within the bounds of `config` (ledger 41)."""
     gain, shift, level = (2 * torch.rand(3, generator=generator) - 1).tolist()
     wave = wave * 10 ** (gain * config.gain_db / 20)
     wave = wave.roll(round(shift * config.roll_seconds * config.rate)) if config.roll_seconds else wave

@@ -33,8 +33,17 @@ class EncoderConfig:
     visual: str = "efficientnet_lite0"  # or "resnet18", the paper's; ledger 49
     weights: str = "imagenet"  # of the visual trunk; "none" = from scratch, an explicit choice
     freeze: bool = True  # the visual trunk learns nothing; ledger 54 (the paper's: false)
+    audio_stride: int = (
+        1  # spectrograms are averaged over squares of this side first, bins and frames; 2 for small presets
+    )
     audio_width: int = 16  # channels of the first audio stage; 64 = ResNet-18, the paper's; ledger 55: from scratch
     dim: int = 512  # D, channels of the common space; ledger 50
+
+    def __post_init__(self) -> None:
+        if self.visual not in WEIGHT_FILES:
+            raise ValueError(f"expected a visual trunk among {', '.join(WEIGHT_FILES)}, got {self.visual!r}")
+        if self.weights not in ("imagenet", "none"):
+            raise ValueError(f"expected weights 'imagenet' or 'none', got {self.weights!r}")
 
 
 class ResNet18(nn.Module):
@@ -181,10 +190,6 @@ class VisualEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        if config.visual not in TRUNKS:
-            raise ValueError(f"expected a visual trunk among {', '.join(TRUNKS)}, got {config.visual!r}")
-        if config.weights not in ("imagenet", "none"):
-            raise ValueError(f"expected weights 'imagenet' or 'none', got {config.weights!r}")
         self.trunk = TRUNKS[config.visual]()
         self.channels: tuple[int, ...] = self.trunk.channels
         if config.weights == "imagenet":
@@ -216,7 +221,7 @@ class AudioEncoder(nn.Module):
         super().__init__()
         from torchvision.models.resnet import BasicBlock
 
-        width = config.audio_width
+        width, self.stride = config.audio_width, config.audio_stride
         self.stem = nn.Sequential(
             nn.Conv2d(1, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
         )
@@ -235,6 +240,8 @@ class AudioEncoder(nn.Module):
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         """(B, 1, F, T) -> (B, 8 * audio_width)."""
+        if self.stride > 1:
+            spectrogram = F.avg_pool2d(spectrogram, self.stride)
         return self.layers(self.stem(spectrogram)).amax((-2, -1))
 
 

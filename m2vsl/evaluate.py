@@ -5,8 +5,9 @@ whether the right classes were heard. All protocols read the same maps once.
 
 Pictures of which one source alone sounds (``sound="one"``: the others stay in the truth, silent) also answer the
 question whether a method listens: the same map is scored against the silent sources, which is what it would score if
-the two sounds were swapped. A method that ignores the sound scores the same there, and finds the sounding half of a
-duet (``half``) half of the time. In a picture where everything sounds nothing is swapped.
+the two sounds were swapped. A single map that ignores the sound scores the same there, and finds the sounding half of a
+duet (``half``) half of the time. Class maps are told the class under the ``oracle`` choice and need no ears for it:
+what they hear shows under ``predicted``. In a picture where everything sounds nothing is swapped.
 
 Empty truths stay in the IoU as failures, have no average precision, and are counted (ledger 53).
 """
@@ -59,9 +60,8 @@ def bound(loader: Iterable[Batch], protocols: Sequence[Protocol] = ALL) -> Summa
         picture, source = truth.present.nonzero().unbind(1)
         mask = truth.mask[picture, source]
         columns = {protocol.name: protocol.bound(mask) for protocol in protocols}
-        perfect = torch.ones(truth.present.shape).masked_fill(
-            ~truth.present | ~truth.mask.flatten(2).any(-1), torch.nan
-        )
+        scored = truth.present & truth.mask.flatten(2).any(-1)
+        perfect = torch.where(scored, 1.0, torch.nan)  # (B, S)
         columns |= {f"{choice}/ap": perfect[picture, source] for choice in CHOICES}
         per_picture = {f"{choice}/{name}": perfect.nanmean(-1) for choice in CHOICES for name in PER_PICTURE}
         tally.add(_with(_identity(truth, picture, source, keys), columns), _with(_pictures(keys), per_picture))

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +30,7 @@ from m2vsl.metrics.protocols import PROTOCOLS
 from m2vsl.metrics.tally import Summary
 from m2vsl.model import M2VSL, M2VSLConfig
 from m2vsl.records import Record
+from m2vsl.training import checkpoint
 from m2vsl.training.loop import TrainConfig, train
 from m2vsl.training.progress import History
 from m2vsl.types import Batch
@@ -119,9 +122,15 @@ class Experiment:
     def training_tree(self) -> dict[str, Any]:
         """The part of the tree that training depends on: several tests may share one training."""
         tree = {k: v for k, v in self.tree().items() if k != "preset"} | {"task": self.train_task}
-        if isinstance(self.model, EZVSLConfig):  # object guidance comes after training
+        if isinstance(self.model, EZVSLConfig):
             tree |= {"method": "ez_vsl", "model": asdict(replace(self.model, ogl=False, ogl_alpha=0.0))}
         return tree
+
+    def learner(self) -> Experiment:
+        """The part of it that learns: object guidance adds a frozen network to what EZ-VSL has learnt."""
+        if isinstance(self.model, EZVSLConfig) and self.model.ogl:
+            return replace(self, method="ez_vsl", model=replace(self.model, ogl=False))
+        return self
 
     def run_dir(self) -> Path:
         """Where its checkpoints are."""
@@ -129,10 +138,19 @@ class Experiment:
         name = f"{tree['method']}-{self.train_task}-{records.config_hash(tree)}-s{self.seed}"
         return paths.runs() / self.source / name
 
+    def complete(self) -> bool:
+        """Whether its training has ended, or there is none."""
+        newest = checkpoint.latest(self.run_dir())
+        return not self.trains or (newest is not None and newest.name == f"step-{self.train.steps:06d}")
+
     def samples(self, split: str, *, task: str | None = None, sound: str = "mixture") -> Any:
         """The data set of a split. Of a picture with several sources all sound, or ``one`` at a time."""
         make = DATASETS[self.dataset][0]
-        return make(self.data, split, task=task or self.task, sound=sound, seed=self.seed, audio=self.audio)
+        made = make(self.data, split, task=task or self.task, sound=sound, seed=self.seed, audio=self.audio)
+        if sound == "mixture" and (skipped := getattr(made, "skipped", ())):  # nothing is left out in silence
+            told = "\n".join(f"  {problem}" for problem in skipped)
+            print(f"{split}: {len(skipped)} problem(s), left out:\n{told}", file=sys.stderr, flush=True)
+        return made
 
     def build(self, classes: int) -> Localizer:
         """The method with the weights of its seed, before training."""
@@ -142,14 +160,23 @@ class Experiment:
 
 
 def run(experiment: Experiment, *, fresh: bool = False, progress: bool = True) -> Record:
-    """The record of `experiment`: loaded if recorded (and not `fresh`), else trained (or resumed), scored and saved.
+    """The record of `experiment`: loaded if recorded, else trained (or resumed), scored and saved.
+
+    fresh: forget its checkpoints and train anew; the earlier record stays until the new one is complete.
+    """
+    if experiment.record_path().exists() and not fresh:
+        return records.load(experiment.record_path())
+    if fresh:
+        shutil.rmtree(experiment.run_dir(), ignore_errors=True)
+    return scored(experiment, progress=progress)
+
+
+def scored(experiment: Experiment, *, progress: bool = True) -> Record:
+    """A new record of `experiment`, trained if it is not: of every test list of its task, under every protocol.
 
     Rows per source lie beside the record, one file per test list.
     """
-    path = experiment.record_path()
-    if path.exists() and not fresh:
-        return records.load(path)
-    began = time.perf_counter()
+    path, began = experiment.record_path(), time.perf_counter()
     localizer, history = trained(experiment, progress=progress)
     scalars: dict[str, float] = {}
     rows, n, ids = {}, 0, []
@@ -182,7 +209,7 @@ def trained(experiment: Experiment, *, progress: bool = True) -> tuple[Localizer
     if not experiment.trains:
         return experiment.build(len(experiment.samples("test").classes)), History()
     samples = experiment.samples("train", task=experiment.train_task)
-    localizer, size = experiment.build(len(samples.classes)), experiment.train.batch_size
+    localizer, size = experiment.learner().build(len(samples.classes)), experiment.train.batch_size
 
     def batches_from(epoch: int, start: int) -> Iterator[Batch]:
         order = {"seed": experiment.seed, "epoch": epoch, "start_step": start}
@@ -201,6 +228,10 @@ def trained(experiment: Experiment, *, progress: bool = True) -> tuple[Localizer
         seed=experiment.seed,
         about=experiment.training_tree(),
     )
+    if experiment.learner() != experiment:
+        whole = experiment.build(len(samples.classes)).to(next(localizer.parameters()).device)
+        whole.load_state_dict(localizer.state_dict(), strict=False)
+        localizer = whole.eval()
     return localizer, history
 
 

@@ -1,7 +1,7 @@
 r"""The contrastive losses of the paper (sections 3.1 and 3.2) and the class losses that it leaves open.
 
 A *bag* is a picture: many locations, of which at least one should agree with the sound. Everything here reads *scores*
-(B, N): how well the best location of picture b agrees with sound n, a cosine in [-1, 1] (`m2vsl.ops.peak_similarity`).
+(B, N): how well the best location of picture b agrees with sound n, a cosine in [-1, 1] (`m2vsl.ops.peak_cosine`).
 `owner` (N,) names the picture that sound n belongs to. A picture with several sounds owns several columns; each is
 contrasted separately, and the others of the same picture are left out of its denominator. Losses are in nats, averaged
 over the sounds, computed in float32: at a temperature of 0.03 the logits reach 33.

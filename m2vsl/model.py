@@ -45,6 +45,7 @@ class M2VSLConfig:
     map_features: str = "before"  # maps from features "before" or "after" the transformer; ledger 58
     class_weight: float = 1.0  # of the three class losses; ledger 12
     class_reduction: str = "mean"  # presence losses over classes: "mean" (AVGN) or "sum" (ours); ledger 12
+    heard_from: str = "slots"  # presence in the sound is read from its class "slots" (AVGN) or from the "sound" (ours)
     same_class_negatives: bool = True  # pairs of one class in a batch count as negatives; ledger 43; ours: false
     peak: str = "max"  # how a bag is scored: "max" or "soft" (log-mean-exp, ours); ledger 9
     sharpness: float = 20.0  # of the soft peak, per unit of cosine
@@ -52,6 +53,9 @@ class M2VSLConfig:
     map_weight: float = 0.0  # of the class loss on the maps themselves (ours): is class c anywhere in this picture?
     spread: int = 0  # rounds in which a map is handed on between cells that look alike (ours: 4)
     spread_temperature: float = 0.1  # of the likeness of two cells, a mean of cosines
+
+    def __post_init__(self) -> None:
+        _check(self)
 
 
 class Slots(NamedTuple):
@@ -121,7 +125,6 @@ class M2VSL(Localizer):
 
     def __init__(self, config: M2VSLConfig, classes: int) -> None:
         super().__init__()
-        _check(config)
         self.config, dim = config, config.encoder.dim
         self.visual, self.audio = VisualEncoder(config.encoder), AudioEncoder(config.encoder)
         self.project = nn.ModuleList([nn.Conv2d(self.visual.channels[s - 1], dim, 1) for s in config.scales])
@@ -132,7 +135,8 @@ class M2VSL(Localizer):
             self.fusion = nn.Parameter(torch.zeros(len(config.scales)))
         if config.mmt:
             self.mmt = MMT(config, classes)
-            self.token_head, self.heard_head, self.seen_head = nn.Linear(dim, classes), nn.Linear(dim, 1), nn.Linear(dim, 1)
+            self.token_head, self.seen_head = nn.Linear(dim, classes), nn.Linear(dim, 1)
+            self.heard_head = nn.Linear(*((dim, 1) if config.heard_from == "slots" else (self.audio.channels, classes)))
         if config.map_weight:
             self.map_gain, self.map_bias = nn.Parameter(torch.tensor(10.0)), nn.Parameter(torch.tensor(-3.0))
 
@@ -145,25 +149,26 @@ class M2VSL(Localizer):
                 levels[i] = levels[i] + coarse
         return levels
 
-    def sound(self, spectrogram: Tensor) -> Tensor:
-        """(B, 1, F, T) -> (B, D), projected, not normalised."""
-        return self.project_audio(self.audio(spectrogram))
+    def heard(self, slots: Slots, sound: Tensor) -> Tensor:
+        """Logits of "class c sounds", (B, C): from the class slots of the sound, or from its vector (B, D_a)."""
+        source = slots.audio if self.config.heard_from == "slots" else sound
+        return self.heard_head(source).reshape(len(sound), -1)
 
     def forward(self, batch: Batch) -> Losses:
         """Losses ``mmc`` and, with class tokens, ``token``, ``seen``, ``heard`` (and ``maps``, ours)."""
-        c, sound = self.config, self.sound(batch.spectrogram)
+        c, sound = self.config, self.audio(batch.spectrogram)
         pyramid = self.pyramid(self.visual(batch.image))
         if not c.mmt:
             owner = torch.arange(len(batch), device=sound.device)
-            return {"mmc": self._contrast(pyramid, ops.unit(sound), owner, batch.heard)}
-        slots = self.mmt(pyramid, sound)
+            return {"mmc": self._contrast(pyramid, ops.unit(self.project_audio(sound)), owner, batch.heard)}
+        slots = self.mmt(pyramid, self.project_audio(sound))
         features = slots.grids if c.map_features == "after" else pyramid
         owner, which = batch.heard.nonzero(as_tuple=True)  # one query per sounding class of every sample
         queries = ops.unit(slots.audio[owner, which])  # (N, D)
         out = {"mmc": self._contrast(features, queries, owner, batch.heard, which)}
         out["token"] = losses.token_identity(self.token_head(self.mmt.tokens))
         out["seen"] = losses.presence(self.seen_head(slots.visual).squeeze(-1), batch.heard, c.class_reduction)
-        out["heard"] = losses.presence(self.heard_head(slots.audio).squeeze(-1), batch.heard, c.class_reduction)
+        out["heard"] = losses.presence(self.heard(slots, sound), batch.heard, c.class_reduction)
         out |= {k: c.class_weight * out[k] for k in ("token", "seen", "heard")}
         if c.map_weight:
             out["maps"] = c.map_weight * self._map_loss(features, slots.audio, batch.heard)
@@ -177,11 +182,10 @@ class M2VSL(Localizer):
         if c.pool == "5x5":
             size = (c.tokens, c.tokens * max(round(features[0].shape[-1] / features[0].shape[-2]), 1))
             features = [F.adaptive_avg_pool2d(v, size) for v in features]
-        cells = [ops.unit(v) for v in features]
         if c.peak == "max":
-            scores = [ops.peak_similarity(v, queries) for v in cells]
+            scores = [ops.peak_cosine(v, queries) for v in features]
         else:
-            scores = [ops.soft_peak(ops.similarity(v, queries), c.sharpness) for v in cells]
+            scores = [ops.soft_peak(ops.similarity(ops.unit(v), queries), c.sharpness) for v in features]
         excluded = None
         if not c.same_class_negatives:
             label = heard[owner] if which is None else F.one_hot(which, heard.shape[1]).to(heard.dtype)
@@ -207,7 +211,7 @@ class M2VSL(Localizer):
         if how == "max":
             return stack.amax(0)
         if how == "learned":
-            return torch.einsum("s,sbkhw->bkhw", self.fusion.softmax(0), stack)
+            return (self.fusion.softmax(0).view(-1, 1, 1, 1, 1) * stack).sum(0)
         return stack.mean(0)
 
     def _maps(
@@ -224,15 +228,15 @@ class M2VSL(Localizer):
     @torch.no_grad()
     def localize(self, batch: Batch) -> Maps:
         """One map per class (with class tokens), or one map of the whole mixture."""
-        stages, sound = self.visual(batch.image), self.sound(batch.spectrogram)
+        stages, sound = self.visual(batch.image), self.audio(batch.spectrogram)
         pyramid, size = self.pyramid(stages), (batch.image.shape[-2], batch.image.shape[-1])
         if not self.config.mmt:
-            heat = self._maps(pyramid, sound[:, None], stages, size)
+            heat = self._maps(pyramid, self.project_audio(sound)[:, None], stages, size)
             return Maps(heat, torch.tensor([-1], device=heat.device))
-        slots = self.mmt(pyramid, sound)
+        slots = self.mmt(pyramid, self.project_audio(sound))
         features = slots.grids if self.config.map_features == "after" else pyramid
         heat = self._maps(features, slots.audio, stages, size)
-        presence = torch.sigmoid(self.heard_head(slots.audio).squeeze(-1).float())  # (B, C)
+        presence = torch.sigmoid(self.heard(slots, sound).float())  # (B, C)
         if self.config.gate:
             heat = heat * presence[..., None, None]
         return Maps(heat, torch.arange(heat.shape[1], device=heat.device), presence)
@@ -247,11 +251,16 @@ def _check(config: M2VSLConfig) -> None:
         "map_features": ("before", "after"),
         "class_reduction": ("mean", "sum"),
         "peak": ("max", "soft"),
+        "heard_from": ("slots", "sound"),
     }
     for name, values in allowed.items():
         if getattr(config, name) not in values:
             raise ValueError(f"{name}: expected one of {', '.join(values)}, got {getattr(config, name)!r}")
-    if not config.scales or not set(config.scales) <= {1, 2, 3, 4}:
-        raise ValueError(f"scales: expected some of 1, 2, 3, 4, got {config.scales}")
+    if not config.scales or tuple(s for s in (1, 2, 3, 4) if s in config.scales) != tuple(config.scales):
+        raise ValueError(f"scales: expected some of 1, 2, 3, 4, finest first, got {config.scales}")
     if config.map_features == "after" and not config.mmt:
         raise ValueError("map_features='after' needs mmt=True: there is no transformer to come after")
+    if (config.map_weight or config.gate) and not config.mmt:
+        raise ValueError("map_weight and gate need mmt=True: without class tokens no map belongs to a class")
+    if config.fuse == "learned" and not config.map_weight:
+        raise ValueError("fuse='learned' needs map_weight > 0: no other loss reads the fused map")

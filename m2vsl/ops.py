@@ -26,17 +26,18 @@ def similarity(features: Tensor, queries: Tensor) -> Tensor:
         return torch.matmul(queries.float(), flat).view(batch, -1, h, w)
 
 
-def peak_similarity(features: Tensor, queries: Tensor) -> Tensor:
-    """Best agreement of any location: ``peak(similarity(features, queries))``, without its large backward pass.
+def peak_cosine(features: Tensor, queries: Tensor) -> Tensor:
+    """Best agreement of any location: ``peak(similarity(unit(features), unit(queries, -1)))``, with a small backward.
 
-    features: (B, D, h, w); queries: (N, D). Returns (B, N). The best location is searched without gradient, and the
-    inner product is taken again there alone: the gradient of a maximum is that of its argument.
+    features: (B, D, h, w), any length; queries: (N, D). Returns (B, N), cosines. The best location is searched without
+    gradient, and the cosine is taken again there alone: the gradient of a maximum is that of its argument.
     """
     with torch.no_grad():
-        where = similarity(features, queries).flatten(2).argmax(-1)  # (B, N)
-    flat = features.float().flatten(2)  # (B, D, hw)
+        length = features.float().norm(dim=1, keepdim=True).clamp(min=1e-12)  # (B, 1, h, w)
+        where = (similarity(features, queries) / length).flatten(2).argmax(-1)  # (B, N)
+    flat = features.flatten(2)  # (B, D, hw)
     best = flat.gather(2, where[:, None, :].expand(-1, flat.shape[1], -1))  # (B, D, N)
-    return torch.einsum("bdn,nd->bn", best, queries.float())
+    return torch.einsum("bdn,nd->bn", unit(best), unit(queries, -1))
 
 
 def peak(maps: Tensor) -> Tensor:
@@ -58,14 +59,14 @@ def spread(maps: Tensor, pyramid: Sequence[Tensor], rounds: int, temperature: fl
     part (a dog's face) lends its heat to the rest of the object. Returns (B, K, h, w).
     """
     size = (maps.shape[-2], maps.shape[-1])
-    alike = maps.new_zeros(())
-    for stage in pyramid:
-        cells = unit(F.interpolate(stage.float(), size=size, mode="bilinear", align_corners=False)).flatten(2)
-        alike = alike + cells.transpose(1, 2) @ cells / len(pyramid)  # (B, hw, hw)
-    weights = torch.softmax(alike / temperature, -1).transpose(1, 2)
-    flat = maps.float().flatten(2)  # (B, K, hw)
-    for _ in range(rounds):
-        flat = flat @ weights
+    alike, flat = maps.new_zeros((), dtype=torch.float32), maps.float().flatten(2)  # (B, K, hw)
+    with torch.autocast(maps.device.type, enabled=False):
+        for stage in pyramid:
+            cells = unit(F.interpolate(stage.float(), size=size, mode="bilinear", align_corners=False)).flatten(2)
+            alike = alike + cells.transpose(1, 2) @ cells / len(pyramid)  # (B, hw, hw)
+        weights = torch.softmax(alike / temperature, -1).transpose(1, 2)
+        for _ in range(rounds):
+            flat = flat @ weights
     return flat.unflatten(-1, size)
 
 

@@ -6,9 +6,13 @@ A preset promises hardware and time; the numbers it gave are in ``data/results/<
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from typing import Any, get_args, get_type_hints
 
 from m2vsl.audio import AUDIO, AudioConfig
 from m2vsl.encoders import EncoderConfig
@@ -67,11 +71,23 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+def chosen(preset: str | None = None) -> str:
+    """The preset that a notebook runs: the one given, else ``M2VSL_PRESET`` of the environment, else "quick"."""
+    name = preset or os.environ.get("M2VSL_PRESET") or "quick"
+    if name not in PRESETS:
+        raise ValueError(f"expected preset among {', '.join(PRESETS)}, got {name!r}")
+    return name
+
+
 def experiment(
     method: str, task: str, *, preset: str = "quick", dataset: str = "synthetic", data_root: str = "", seed: int = 0
 ) -> Experiment:
     """The experiment that a preset makes of a method, a task and a data set."""
-    for name, value, known in (("preset", preset, PRESETS), ("method", method, METHODS), ("dataset", dataset, DATASETS)):
+    for name, value, known in (
+        ("preset", preset, PRESETS),
+        ("method", method, METHODS),
+        ("dataset", dataset, DATASETS),
+    ):
         if value not in known:
             raise ValueError(f"expected {name} among {', '.join(known)}, got {value!r}")
     size = PRESETS[preset]
@@ -106,3 +122,75 @@ def table(methods: Sequence[str], task: str, *, seeds: Sequence[int], **choices:
     """Every method with every seed; controls, which learn nothing, with the first alone."""
     made = [experiment(m, task, seed=s, **choices) for m in methods for s in seeds]
     return [e for e in made if e.trains or e.seed == seeds[0]]
+
+
+SECTIONS = ("data", "audio", "model", "train")  # of an experiment, open to `override`
+
+
+def override(experiment: Experiment, pairs: Sequence[str]) -> Experiment:
+    """`experiment` with ``key=value`` pairs laid over it: ``train.steps=100``, ``model.scales=[3,4]``.
+
+    Keys are dotted places under `SECTIONS`; ``audio=NAME`` starts from a row of `AUDIO`. ValueError for an unknown key,
+    with the valid ones, and for a value of another type or out of bounds.
+    """
+    changes: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, changes[key] = pair.partition("=")
+        if not equals:
+            raise ValueError(f"expected key=value, got {pair!r}")
+    if (name := changes.pop("audio", None)) is not None:
+        if name not in AUDIO:
+            raise ValueError(f"audio: expected one of {', '.join(AUDIO)}, got {name!r}")
+        experiment = replace(experiment, audio=AUDIO[name])
+    valid = [key for section in SECTIONS for key in _keys(getattr(experiment, section), section)]
+    for key in changes:
+        if key not in valid:
+            raise ValueError(_unknown(key, valid))
+    return replace(experiment, **{s: _laid_over(getattr(experiment, s), changes, s) for s in SECTIONS})
+
+
+def _keys(config: Any, place: str) -> list[str]:
+    """Dotted names of all plain fields."""
+    inner = [(getattr(config, f.name), f"{place}.{f.name}") for f in fields(config)]
+    return [key for value, name in inner for key in (_keys(value, name) if is_dataclass(value) else [name])]
+
+
+def _unknown(key: str, valid: Sequence[str]) -> str:
+    near = get_close_matches(key, valid, 1) or [v for v in valid if v.split(".")[-1] == key.split(".")[-1]]
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    section = [v for v in valid if v.split(".")[0] == key.split(".")[0]]
+    return f"unknown key {key!r}{hint}; valid: {', '.join(section or valid)}"
+
+
+def _laid_over(config: Any, changes: Mapping[str, str], place: str) -> Any:
+    """`config` with the values of those `changes` that lie at its `place` or below."""
+    kinds, new = get_type_hints(type(config)), {}
+    for f in fields(config):
+        name, value = f"{place}.{f.name}", getattr(config, f.name)
+        if is_dataclass(value):
+            new[f.name] = _laid_over(value, changes, name)
+        elif name in changes:
+            new[f.name] = _read(name, changes[name], kinds[f.name])
+    return replace(config, **new)
+
+
+def _read(name: str, text: str, kind: Any) -> Any:
+    """The value that `text` writes: a str, bool, int or float, or several of these, ``[3,4]`` or ``3,4``."""
+    if kind is str:
+        return text
+    inner = get_args(kind)  # of tuple[int, ...] and the like
+    try:
+        values = json.loads(f"[{text.strip('()[] ').lower()}]")
+    except json.JSONDecodeError:
+        values = []
+    count = len(values) if inner and inner[-1] is Ellipsis else len(inner) or 1
+    if values and len(values) == count and all(_is(value, inner[0] if inner else kind) for value in values):
+        return tuple(inner[0](value) for value in values) if inner else kind(values[0])
+    expected = kind.__name__ if not inner else f"several of {inner[0].__name__}, such as [1,2]"
+    raise ValueError(f"{name}: expected {expected}, got {text!r}")
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, (int, float) if kind is float else kind) and math.isfinite(value)

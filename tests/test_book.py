@@ -295,12 +295,13 @@ class TestVendor:
         assert config.mathjax_path == offline.MATHJAX and list(config.nb_ipywidgets_js) == list(offline.WIDGETS)
 
 
-def test_a_failed_page_is_read_again_next_time(
+def test_a_warning_fails_the_page_and_nothing_old_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(render, "ROOT", tmp_path)
     monkeypatch.setattr(render, "BUILD", tmp_path / "_build")
     (tmp_path / "_build" / ".doctrees").mkdir(parents=True)
+    (tmp_path / "_build" / "html").mkdir()
     tool = tmp_path / "jupyter-book"
     tool.write_text("#!/bin/sh\necho fine; printf '\\033[91mindex.md:3: WARNING: no such label\\033[0m\\n'; exit 1\n")
     tool.chmod(0o755)
@@ -308,7 +309,7 @@ def test_a_failed_page_is_read_again_next_time(
     assert render.main("book/_executed/quick-synthetic") == 1
     verdict, *told = capsys.readouterr().out.splitlines()
     assert verdict.startswith("FAIL  book") and told[0].strip() == "index.md:3: WARNING: no such label"
-    assert not (tmp_path / "_build" / ".doctrees").exists()
+    assert [p.name for p in (tmp_path / "_build").iterdir()] == ["build.log"]
 
 
 @pytest.fixture

@@ -259,7 +259,9 @@ def test_one_version() -> None:
 
 def test_the_contents_the_runs_and_the_notebooks_agree() -> None:
     contents = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text("utf-8"))
-    chapters = [chapter["file"] for part in contents["parts"] for chapter in part["chapters"]]
+    chapters = [
+        c["file"] for part in contents["parts"] for top in part["chapters"] for c in [top, *top.get("sections", [])]
+    ]
     runs = list(yaml.safe_load((ROOT / "book" / "runs.yml").read_text("utf-8"))["notebooks"])
     assert [c.removeprefix("notebooks/") for c in chapters if c.startswith("notebooks/")] == runs
     assert [path.stem for path in NOTEBOOKS] == runs

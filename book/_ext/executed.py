@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -83,5 +82,4 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("executed_source", "notebooks", "env")
     app.add_config_value("executed_dir", os.environ.get("M2VSL_EXECUTED", "book/_executed/quick-synthetic"), "env")
     app.connect("source-read", overlay)
-    edition = zlib.crc32(Path(__file__).read_bytes())  # an edit of this file makes every page be read again
-    return {"version": "1", "parallel_read_safe": True, "env_version": edition}
+    return {"version": "1", "parallel_read_safe": True, "env_version": 1}

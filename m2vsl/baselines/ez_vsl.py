@@ -48,23 +48,22 @@ class EZVSL(Localizer):
             self.objects = VisualEncoder(replace(config.encoder, weights="imagenet", freeze=True))
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Unit vectors: locations (B, D, h, w) and sounds (B, D)."""
-        cells = ops.unit(self.project(self.visual(batch.image)[-1]))
-        return cells, ops.unit(self.project_audio(self.audio(batch.spectrogram)))
+        """Projected, not normalised: locations (B, D, h, w) and sounds (B, D)."""
+        return self.project(self.visual(batch.image)[-1]), self.project_audio(self.audio(batch.spectrogram))
 
     def forward(self, batch: Batch) -> Losses:
         """The loss ``contrast``: `m2vsl.losses.mmc` at one scale."""
         cells, sounds = self.embed(batch)
         loss = losses.mmc if self.config.symmetric else losses.audio_to_visual
         owner = torch.arange(len(batch), device=sounds.device)
-        return {"contrast": loss([ops.peak_similarity(cells, sounds)], owner, self.config.temperature)}
+        return {"contrast": loss([ops.peak_cosine(cells, sounds)], owner, self.config.temperature)}
 
     @torch.no_grad()
     def localize(self, batch: Batch) -> Maps:
         """One map of whatever is heard, without a class."""
         cells, sounds = self.embed(batch)
         size = (batch.image.shape[-2], batch.image.shape[-1])
-        heat = ops.upsample(ops.similarity(cells, sounds[:, None]), size)
+        heat = ops.upsample(ops.similarity(ops.unit(cells), ops.unit(sounds)[:, None]), size)
         if self.config.ogl:
             objects = ops.upsample(self.objects(batch.image)[-1].abs().mean(1, keepdim=True), size)
             alpha = self.config.ogl_alpha

@@ -68,14 +68,14 @@ class Pairing:
         return self.scene(labels[place], epoch * turns + turn, generator)
 
     def fixed(self, rounds: int) -> list[Scene]:
-        """Every photograph first in `rounds` scenes, class by class."""
+        """Every photograph first in `rounds` scenes; each class spread evenly over the list: mixed batches."""
         scenes = []
         for label in self.labels:
             photos = len(self.photos[label])
             for count in range(rounds * photos):
                 scene = self.scene(label, count, seeded("folder", self.seed, label, count))
-                scenes.append(replace(scene, round=count // photos))
-        return scenes
+                scenes.append(((count + 0.5) / photos, label, replace(scene, round=count // photos)))
+        return [scene for _, _, scene in sorted(scenes, key=lambda placed: placed[:2])]
 
     def scene(self, label: int, count: int, generator: torch.Generator) -> Scene:
         """The `count`-th photograph and recording of a class, with the company that the task asks for."""

@@ -9,7 +9,7 @@ Conventions
 - A truth is (..., H, W) in [0, 1]: 0 is background, fractions are votes of annotators. Values above 1 (overlapping
   boxes added up, as one published loader does) are refused.
 - NaN and infinities are refused, never ranked.
-- **Constant**: max - min < 1e-6 * max(1, |max|). Bicubic interpolation of a constant leaves ripples of 1e-7, which
+- **Constant**: ``max - min < 1e-6 * max(1, |max|)``. Bicubic interpolation of a constant leaves ripples of 1e-7, which
   normalising would blow up to the whole range: such a map is measured as the constant it was meant to be.
 """
 

@@ -136,8 +136,7 @@ class _Run:
             localizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config, self.folder, self.seed = config, folder, seed
         self.feed = Feed(feed, seed, self.device, config.channels_last)
-        self.history, self.since = History(), 0  # since: the step at which this session begins
-        self.opened = self.began = time.perf_counter()
+        self.history, self.began = History(), time.perf_counter()
         self.model: Any = None
         self.optimizer: Any = None  # until there is something to learn
         self.window: dict[str, float] = {}  # sums over the steps since the last row of the log
@@ -159,7 +158,7 @@ class _Run:
         state = self.resumed.state or {}
         self.history, self.window = History(**state["history"]), state["window"]
         self.feed.epoch, self.feed.index = state["epoch"], state["index"]
-        self.saved = self.since = self.history.step
+        self.saved = self.history.step
         self.began -= self.history.seconds
 
     def enter(self, index: int, stage: Stage, end: int) -> None:
@@ -187,6 +186,7 @@ class _Run:
             self.optimizer.load_state_dict(state["optimizer"])
             set_random_state(state["random"])
             self.resumed = None
+        self.since = (self.history.step, time.perf_counter())  # for the time left
 
     @property
     def ended(self) -> bool:
@@ -243,7 +243,8 @@ class _Run:
         row = {"step": now.step, **{name: value / steps for name, value in sums.items()}, "seconds": now.seconds}
         self.window = {}
         now.curve.append(row)
-        left = (self.config.steps - now.step) * (time.perf_counter() - self.opened) / (now.step - self.since)
+        first, opened = self.since
+        left = (self.config.steps - now.step) * (time.perf_counter() - opened) / (now.step - first)
         shown = {"loss": f"{row['loss']:.4f}", "samples/s": f"{rate:.1f}", "left": clock(left)}
         report.row({**row, "stage": stage, "epoch": self.feed.epoch, "samples_per_second": rate}, **shown)
 

@@ -230,7 +230,7 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
 def test_one_class_makes_no_duet(make_folder: Make) -> None:
     root = make_folder(classes=1)
     assert len(dataset(root, task="single")) == 6
-    with pytest.raises(ValueError, match="2 classes or more for duet in train .* got 1"):
+    with pytest.raises(ValueError, match=r"2 classes or more for duet in train .* got 1"):
         dataset(root)
 
 
@@ -273,7 +273,7 @@ def test_test_photographs_need_masks(make_folder: Make) -> None:
     root = make_folder()
     photo = next(p for p in read_layout(root).photos if p.fold == 5)
     (root / "masks" / photo.name).unlink()
-    with pytest.raises(DataError, match="expected a mask at .* to score against"):
+    with pytest.raises(DataError, match=r"expected a mask at .* to score against"):
         dataset(root, "test")
     assert len(dataset(root, "test", skip_bad=True)) == 5
 
@@ -321,6 +321,7 @@ def test_photosound(photosound: Path) -> None:
     sample = data[3]
     assert sample.image.shape == (3, 64, 128) and sample.waveform.shape == (66150,)
     areas = torch.stack([data[i].truth.mask.mean((1, 2)) * 2 for i in range(len(data))])
+    assert len({int(data[i].truth.classes[0]) for i in range(32)}) == 12  # the classes are mixed
     assert areas.min() > 0.005 and 0.2 < areas.mean() < 0.35  # classes.csv: 0.11 to 0.37
 
 

@@ -186,8 +186,8 @@ def test_empties():
 
 
 def test_perfect_is_one_for_every_size():
-    for pixels in range(1, 17):
-        truth = (HEAT > 15 - pixels).float()
+    for coldest in range(16):
+        truth = HEAT.ge(coldest).float()
         assert float(consensus_iou(binarise(HEAT, Matched(), truth), truth)) == 1
 
 

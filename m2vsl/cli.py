@@ -1,0 +1,293 @@
+"""``m2vsl`` on the command line: check data, train, evaluate, print tables, run a preset.
+
+Thin: every command is a few calls of the package, imported when it is needed so that ``--help`` answers at once.
+Exit status: 0 done, 1 the data or a file is at fault, 2 the command line is, 130 stopped by ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from m2vsl.experiment import Experiment
+    from m2vsl.records import Record
+
+TASKS = ("single", "duet", "multi")  # the names are repeated here because help must not wait for torch; a test compares
+PRESETS = ("smoke", "quick", "small", "paper")
+METHODS = ("centre", "random", "oracle", "bound", "ez_vsl", "ez_vsl_ogl", "m2vsl", "m2vsl_plus")
+NAMES = f"""
+tasks     {", ".join(TASKS)}
+methods   {", ".join(METHODS)}
+presets   {", ".join(PRESETS)}
+"""
+OVERRIDES = """
+key=value lays a value over the preset; keys are dotted places in the experiment:
+  train.steps=100  train.lr=3e-4  train.batch_size=32     TrainConfig
+  model.temperature=0.07  model.scales=[3,4]              the method's: M2VSLConfig, EZVSLConfig
+  model.encoder.freeze=false  model.encoder.dim=128       EncoderConfig
+  data.size=112  data.fold=3                              SyntheticConfig, FolderConfig
+  audio=ezvsl276  audio.crop=random                       a named AudioConfig, then its fields
+An unknown key is answered with the valid ones.
+"""
+
+
+class UsageError(Exception):
+    """The command line asks for something that is not there."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status. Errors are one line on stderr, with ``--traceback`` all of it."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parse(given)
+    try:
+        return int(options.command(options) or 0)
+    except KeyboardInterrupt as stopped:
+        print(f"\n{stopped or 'stopped'}\nto go on: m2vsl {shlex.join(given)}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (UsageError, OSError, ValueError, ArithmeticError, ImportError) as error:
+        if options.traceback:
+            raise
+        print(f"m2vsl: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def check(options: argparse.Namespace) -> int:
+    """``data check``: every problem of a folder with its file."""
+    from m2vsl.data.doctor import examine
+    from m2vsl.data.folder import FolderConfig
+
+    try:
+        config = FolderConfig(options.folder, fold=options.fold, val_fold=options.val_fold)
+    except ValueError as error:
+        raise UsageError(error) from error
+    findings = examine(options.folder, config)
+    print(findings)
+    return 1 if findings.problems else 0
+
+
+def train(options: argparse.Namespace) -> None:
+    """``train``: load a complete training, else resume, else begin."""
+    from m2vsl import experiment
+
+    chosen = _experiment(options)
+    if not chosen.trains:
+        print(f"{chosen.method} learns nothing; m2vsl evaluate {options.what} scores it")
+        return
+    _, history = experiment.trained(chosen)
+    best = f", best validation loss {-history.best:.4f} at step {history.best_step}" if history.best is not None else ""
+    print(f"{options.what}, seed {chosen.seed}: {history.step} steps in {history.seconds:.0f} s{best}")
+    print(f"checkpoints: {chosen.run_dir()}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """``evaluate``: score the trained checkpoint on the test lists, write the record, print its table."""
+    from m2vsl import experiment
+
+    chosen = _experiment(options)
+    if not chosen.complete():
+        raise FileNotFoundError(
+            f"no complete training of {options.what} with these choices in {chosen.run_dir()}; "
+            f"`m2vsl train` with the same arguments makes it"
+        )
+    record = experiment.scored(chosen, progress=False)
+    _show([record], [record.method], record.task)
+    print(f"record: {chosen.record_path()}")
+
+
+def table(options: argparse.Namespace) -> None:
+    """``table``: what is recorded of a preset, without running anything."""
+    from m2vsl import records
+
+    found = []
+    for chosen in _plan(options, [options.task]):
+        path = chosen.record_path()
+        found += [records.load(path)] if path.exists() else []
+    _show(found, options.methods, options.task)
+
+
+def run(options: argparse.Namespace) -> None:
+    """``run``: every experiment of a preset: load if recorded, else resume, else train."""
+    from m2vsl import experiment
+
+    plan, renewed, found = _plan(options, options.tasks), set(), []
+    for number, chosen in enumerate(plan, 1):
+        name = f"[{number}/{len(plan)}] {chosen.method}/{chosen.task}, seed {chosen.seed}"
+        recorded = chosen.record_path().exists() and not options.fresh
+        print(f"{name}: {'recorded' if recorded else 'running'}", flush=True)
+        if options.fresh and chosen.run_dir() in renewed:  # trained a moment ago, for another row
+            found.append(experiment.scored(chosen))
+        else:
+            found.append(experiment.run(chosen, fresh=options.fresh))
+        renewed.add(chosen.run_dir())
+    for task in options.tasks:
+        print(f"\n{task}")
+        _show([record for record in found if record.task == task], options.methods, task)
+
+
+def _experiment(options: argparse.Namespace) -> Experiment:
+    """What ``METHOD/TASK`` and the options stand for. UsageError if there is no such thing."""
+    from m2vsl import presets
+
+    method, slash, task = options.what.partition("/")
+    if not slash:
+        known = f"methods: {', '.join(METHODS)}; tasks: {', '.join(TASKS)}"
+        raise UsageError(f"expected METHOD/TASK, such as m2vsl/duet, got {options.what!r}; {known}")
+    pairs = [*options.pairs, *["data.skip_bad=true"] * options.skip_bad]
+    try:
+        return presets.override(presets.experiment(method, task, seed=options.seed, **_choices(options)), pairs)
+    except ValueError as error:
+        raise UsageError(error) from error
+
+
+def _plan(options: argparse.Namespace, tasks: Sequence[str]) -> list[Experiment]:
+    """Every method and seed of some tasks."""
+    from m2vsl import presets
+
+    pairs = ["data.skip_bad=true"] * options.skip_bad
+    try:
+        made = [presets.table(options.methods, t, seeds=options.seeds, **_choices(options)) for t in tasks]
+        return [presets.override(one, pairs) for some in made for one in some]
+    except ValueError as error:
+        raise UsageError(error) from error
+
+
+def _choices(options: argparse.Namespace) -> dict[str, str]:
+    """Preset and data set; a folder is named by where it lies."""
+    root, dataset = options.data_root, options.dataset or ("folder" if options.data_root else "synthetic")
+    if root and dataset == "synthetic":
+        raise UsageError("--data-root is for --dataset folder; synthetic needs none")
+    if root and not Path(root).is_dir():
+        raise FileNotFoundError(f"no such folder: {root}")
+    if options.skip_bad and dataset == "synthetic":
+        raise UsageError("--skip-bad is for --dataset folder; synthetic has no files")
+    return {"preset": options.preset or os.environ.get("M2VSL_PRESET", "quick"), "dataset": dataset, "data_root": root}
+
+
+def _show(found: Sequence[Record], methods: Sequence[str], task: str) -> None:
+    """The tables of a task, without columns that none of the records has."""
+    from m2vsl.report import tables
+
+    for columns in (tables.SINGLE,) if task == "single" else (tables.DUET, tables.LISTENING):
+        known = [c for c in columns if not found or any(c.metric in record.metrics for record in found)]
+        print(tables.table(found, known, methods), end="\n\n")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Options; what is left over and has a ``=`` is an override, wherever it stands."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    pairs = [one for one in rest if "=" in one and not one.startswith("-")]
+    odd = [one for one in rest if one not in pairs] + pairs * (not options.overrides)
+    if odd:
+        parser.error(f"not understood: {' '.join(odd)}")
+    options.pairs = pairs
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser("m2vsl", description="Which pixels make the sound?", formatter_class=_TEXT, epilog=_EXAMPLES)
+    parser.set_defaults(overrides=False, traceback=False)
+    kinds = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    data = _add(kinds, "data", "look data over", "m2vsl data check my_clips")
+    of_data = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    one = _add(of_data, "check", "list every problem of a folder, with its file", _CHECK)
+    one.add_argument("folder", metavar="DIR", help="folder with images/<class>/, audio/<class>/, masks/<class>/")
+    one.add_argument("--fold", type=int, default=5, help="the test fold (default 5)")
+    one.add_argument("--val-fold", type=int, default=4, help="the validation fold, 0 = none (default 4)")
+    one.set_defaults(command=check)
+    for name, command, text, example in (
+        ("train", train, "train one method: load if complete, else resume, else begin", _TRAIN),
+        ("evaluate", evaluate, "score a trained method, write its record, print its table", _EVALUATE),
+    ):
+        one = _add(kinds, name, text, example + OVERRIDES + NAMES)
+        one.usage = f"m2vsl {name} METHOD/TASK [options] [key=value ...]"
+        one.add_argument("what", metavar="METHOD/TASK", help="such as m2vsl/duet")
+        one.add_argument("--preset", default="", help=_PRESET)
+        one.add_argument("--seed", type=int, default=0, help="of weights, pairs and order (default 0)")
+        one.set_defaults(command=command, overrides=True)
+    one = _add(kinds, "table", "print the table of a task from its records; nothing is run", _TABLE + NAMES)
+    one.add_argument("task", metavar="TASK", choices=TASKS, help=", ".join(TASKS))
+    one.add_argument("--preset", default="", help=_PRESET)
+    _several(one)
+    one.set_defaults(command=table)
+    one = _add(kinds, "run", "every experiment of a preset: load if recorded, else resume, else train", _RUN + NAMES)
+    one.add_argument("preset", metavar="PRESET", choices=PRESETS, help=", ".join(PRESETS))
+    _several(one)
+    one.add_argument("--tasks", nargs="+", default=["duet", "single"], choices=TASKS, metavar="TASK")
+    one.add_argument("--fresh", action="store_true", help="forget records and checkpoints, train anew")
+    one.set_defaults(command=run)
+    return parser
+
+
+def _add(kinds: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    one = kinds.add_parser(name, help=text, description=text, epilog=example, formatter_class=_TEXT)
+    one.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help="show all of an error")
+    if name not in ("data", "check"):
+        one.add_argument("--dataset", default="", help="synthetic (default) or folder")
+        one.add_argument("--data-root", default="", metavar="DIR", help="the folder of --dataset folder")
+        one.add_argument("--skip-bad", action="store_true", help="leave out files with problems, and list them")
+    return one
+
+
+def _several(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="METHOD")
+    one.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="(default 0 1 2)")
+
+
+_PRESET = f"{', '.join(PRESETS)} (default: M2VSL_PRESET, else quick)"
+_TEXT = argparse.RawDescriptionHelpFormatter
+_EXAMPLES = """
+a first look, minutes on two cores:
+  m2vsl train m2vsl/duet --preset quick
+  m2vsl evaluate m2vsl/duet --preset quick
+your own photographs and recordings:
+  m2vsl data check my_clips
+  m2vsl run quick --data-root my_clips
+Each command has its own --help.
+"""
+_CHECK = """
+  m2vsl data check my_clips
+
+Exit status 1 if there is a problem. Notes (stereo, other sample rates) are not problems.
+"""
+_TRAIN = """
+  m2vsl train m2vsl/duet
+  m2vsl train ez_vsl/duet --preset small --seed 1
+  m2vsl train m2vsl/duet --data-root my_clips --skip-bad train.steps=100
+
+Ctrl-C saves; the same command goes on where it stopped.
+"""
+_EVALUATE = """
+  m2vsl evaluate m2vsl/duet
+  m2vsl evaluate oracle/single --preset small
+
+Takes the arguments that the training had.
+"""
+_TABLE = """
+  m2vsl table duet --preset small
+  m2vsl table single --methods centre ez_vsl m2vsl --seeds 0
+"""
+_RUN = """
+  m2vsl run quick --seeds 0
+  m2vsl run small --data-root my_clips --methods centre ez_vsl m2vsl
+  m2vsl run small --fresh
+"""
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""From records to a table: one row per method, one column per score and protocol, mean and 95 % interval over seeds.
+
+No number is typed: a cell is made from the records of its method, and says "no record" where there is none. Every
+table carries the controls, how many samples and seeds stand behind it, and the hash of the list that all of its rows
+were scored on; rows of different lists are refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+from m2vsl.experiment import METHODS
+from m2vsl.metrics.tally import Interval, interval
+from m2vsl.records import Record, config_hash
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NO_RECORD = "no record"
+UNDEFINED = "\N{EN DASH}"  # the record has no such score: a bound has no maximum to point with
+ABOVE = "\N{BLACK UP-POINTING TRIANGLE}"
+LISTS = {"solo": "solos", "mixture": "all sources sound", "one": "one source sounds"}
+_SCORES = {"half": "right half", "pointing": "pointing", "heard_accuracy": "classes heard", "iou": "mean IoU"}
+_TRAINING = ("train_length", "val_length", "length", "val_fold", "margin", "flip", "cache_mb")  # do not change the test
+
+
+@dataclass(frozen=True)
+class Column:
+    """A score in a record, and how a table prints it."""
+
+    metric: str  # "<list>/<protocol>/<score>", or with "swapped/" before the protocol; see `m2vsl.metrics.tally`
+    scale: float = 100.0  # 100 = per cent
+    digits: int = 1  # behind the point
+
+    @property
+    def heading(self) -> tuple[str, str, str]:
+        """Which test list, under which protocol, which score."""
+        first, *protocol, score = self.metric.split("/")
+        swapped = protocol[:1] == ["swapped"]
+        name = _SCORES.get(score, score.replace("ciou", "CIoU") if "ciou" in score else score.upper())
+        which = LISTS.get(first, first) + (", scored on the silent one" if swapped else "")
+        return which, "/".join(protocol[swapped:]) or UNDEFINED, name
+
+    @property
+    def compares(self) -> bool:
+        """Whether more is better: not on the silent source, where a method that listens scores low."""
+        return "/swapped/" not in self.metric
+
+
+SINGLE = tuple(
+    Column(f"solo/{name}")
+    for name in (
+        "framewise-area50-oracle/ciou@0.5",
+        "framewise-area50-oracle/auc",
+        "framewise-minmax05-oracle/ciou@0.5",
+        "framewise-matched-oracle/iou",
+        "oracle/ap",
+        "predicted/ap",
+    )
+)
+DUET = tuple(
+    Column(f"mixture/{name}")
+    for name in (
+        "framewise-area50-oracle/ciou@0.3",
+        "framewise-area50-oracle/auc",
+        "sourcewise-area50-oracle/ciou@0.3",
+        "framewise-matched-oracle/iou",
+        "framewise-matched-predicted/iou",
+        "oracle/cap",
+        "oracle/piap",
+    )
+)
+LISTENING = tuple(  # one of two sources sounds: which half does the map point at, and what if the sounds are swapped?
+    Column(f"one/{name}")
+    for name in (
+        "oracle/half",
+        "predicted/half",
+        "framewise-area50-predicted/ciou@0.3",
+        "swapped/predicted/half",
+        "swapped/framewise-area50-predicted/ciou@0.3",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells with what they rest on. A page shows it by naming it: HTML in a notebook, plain text elsewhere."""
+
+    columns: tuple[Column, ...]
+    methods: tuple[str, ...]
+    cells: Mapping[tuple[str, str], Interval]  # (method, metric) -> over seeds; absent = no record, or not defined
+    seeds: Mapping[str, int]  # method -> how many records; 0 = none
+    caption: str  # marks, n, the list's hash, commit
+    baseline: str = "centre"  # what a method has to be above
+
+    def above(self, method: str, column: Column) -> bool:
+        """Whether the lower end of the interval (of a single seed: the value) lies above the baseline's mean."""
+        mine, floor = (self.cells.get((m, column.metric)) for m in (method, self.baseline))
+        if mine is None or floor is None or method == self.baseline or not column.compares:
+            return False
+        return (mine.mean if math.isnan(mine.half_width) else mine.low) > floor.mean
+
+    def cell(self, method: str, column: Column) -> str:
+        """What is printed: ``46.2 ± 1.3 ▲``."""
+        if not self.seeds[method]:
+            return NO_RECORD
+        found = self.cells.get((method, column.metric))
+        if found is None:
+            return UNDEFINED
+        text = f"{column.scale * found.mean:.{column.digits}f}"
+        if not math.isnan(found.half_width):
+            text += f" ± {column.scale * found.half_width:.{column.digits}f}"
+        return f"{text} {ABOVE}" if self.above(method, column) else text
+
+    def frame(self) -> pd.DataFrame:
+        """The cells as printed; index: titles of the methods, columns: (list, protocol, score)."""
+        import pandas as pd
+
+        rows = [
+            [*(self.cell(m, c) for c in self.columns), str(self.seeds[m]) if self.seeds[m] else "", _learns_from(m)]
+            for m in self.methods
+        ]
+        heads = [c.heading for c in self.columns] + [("", "", "seeds"), ("", "", "learns from")]
+        names = pd.MultiIndex.from_tuples(heads, names=["test list", "protocol", "score"])
+        return pd.DataFrame(rows, index=[METHODS[m].title for m in self.methods], columns=names)
+
+    def means(self) -> pd.DataFrame:
+        """The means as recorded, unscaled, NaN where there is none; index: methods, columns: metrics."""
+        import pandas as pd
+
+        means = {k: v.mean for k, v in self.cells.items()}
+        values = [[means.get((m, c.metric), math.nan) for c in self.columns] for m in self.methods]
+        return pd.DataFrame(values, index=list(self.methods), columns=[c.metric for c in self.columns])
+
+    def _repr_html_(self) -> str:
+        return self.frame().to_html() + f'<p style="font-size: smaller">{escape(self.caption)}</p>'
+
+    def __repr__(self) -> str:
+        return f"{self.frame().to_string()}\n{self.caption}"
+
+
+def table(
+    found: Iterable[Record],
+    columns: Sequence[Column],
+    methods: Sequence[str] = tuple(METHODS),
+    *,
+    full: int = 0,
+    baseline: str = "centre",
+) -> Table:
+    """The table of `methods`, in this order, from the records `found` (those of other methods are left out).
+
+    full: how many samples the whole test list has, where a part of it may have been scored; 0 = no such thing.
+    ValueError if the records are of several test lists, if a method's are of several configurations or one seed comes
+    twice, and for a column that no record knows.
+    """
+    of = _by_method(found, methods)
+    every = [record for records in of.values() for record in records]
+    _check(every, columns)
+    cells = {}
+    for method, records in of.items():
+        for column in columns:
+            values = [record.metrics.get(column.metric, math.nan) for record in records]
+            defined = [value for value in values if not math.isnan(value)]
+            if defined:
+                cells[method, column.metric] = interval(defined)
+    seeds = {method: len(of.get(method, ())) for method in methods}
+    return Table(tuple(columns), tuple(methods), cells, seeds, _caption(every, full, baseline), baseline)
+
+
+def marks(record: Record, full: int = 0) -> str:
+    """What its numbers may be compared with: the data set's name, and whether a part of the list was scored."""
+    return record.dataset + (f", subset ({record.n} of {full})" if 0 < record.n < full else "")
+
+
+def _by_method(found: Iterable[Record], methods: Sequence[str]) -> dict[str, list[Record]]:
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown:
+        raise ValueError(f"expected methods among {', '.join(METHODS)}, got {', '.join(unknown)}")
+    of: defaultdict[str, list[Record]] = defaultdict(list)
+    for record in found:
+        if record.method in methods:
+            of[record.method].append(record)
+    for method, records in of.items():
+        hashes, seeds = sorted({record.hash for record in records}), [record.seed for record in records]
+        if len(hashes) > 1:
+            raise ValueError(f"{method}: expected records of one configuration, got {len(hashes)}: {', '.join(hashes)}")
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"{method}: expected each seed once, got {sorted(seeds)}")
+    return dict(of)
+
+
+def _check(records: Sequence[Record], columns: Sequence[Column]) -> None:
+    lists: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
+    for record in records:
+        data = config_hash(record.experiment.get("data", {}), leave_out=_TRAINING)
+        lists[record.dataset, record.task, record.ids, data].add(record.method)
+    if len(lists) > 1:
+        told = "; ".join(f"{' '.join(key)} of {', '.join(sorted(m))}" for key, m in lists.items())
+        raise ValueError(f"expected rows of one test list (data set, task, ids, data), got {len(lists)}: {told}")
+    known = {name for record in records for name in record.metrics}
+    missing = [column.metric for column in columns if records and column.metric not in known]
+    if missing:
+        raise ValueError(f"no record has {', '.join(missing)}; they have {', '.join(sorted(known))}")
+
+
+def _caption(records: Sequence[Record], full: int, baseline: str) -> str:
+    if not records:
+        return "No record yet."
+    first = records[0]
+    counts = [
+        f"{LISTS[name]}: {first.metrics[f'{name}/n_sources']:.0f} sources in {first.metrics[f'{name}/n_pictures']:.0f}"
+        for name in LISTS
+        if f"{name}/n_sources" in first.metrics
+    ]
+    commits = sorted({record.commit[:7] + (" with changes" if record.dirty else "") for record in records})
+    return (
+        f"{first.task}, {marks(first, full)}, preset {' and '.join(sorted({r.preset for r in records}))}; "
+        f"n = {first.n} ({', '.join(counts)} pictures), list {first.ids}; commit {', '.join(commits)}. "
+        f"Per cent; mean ± 95 % interval over seeds. {ABOVE} above {METHODS[baseline].title}: its lower end, "
+        f"of a single seed its value."
+    )
+
+
+def _learns_from(method: str) -> str:
+    return ", ".join(sorted(METHODS[method].build.wants)) or "nothing"

@@ -1,0 +1,264 @@
+"""M2VSL: every choice of its configuration runs, and does what its name says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from scenes import CLASSES, TINY, batch_of
+from torch.nn import functional as F
+
+from m2vsl import losses, ops
+from m2vsl.encoders import EncoderConfig
+from m2vsl.model import M2VSL, MMT, M2VSLConfig
+from m2vsl.types import Batch
+
+CHOICES: dict[str, dict[str, Any]] = {
+    "the paper": {},
+    "MMC alone": {"mmt": False},
+    "MMT alone": {"scales": (4,)},
+    "two scales": {"scales": (2, 4)},
+    "one direction": {"symmetric": False},
+    "scales averaged": {"scale_sum": "mean"},
+    "bags of 5 x 5": {"pool": "5x5"},
+    "tokens of 3 x 3": {"tokens": 3},
+    "one transformer": {"joint": True},
+    "literal": {"literal_attn": True, "grouping": False},
+    "literal and one": {"literal_attn": True, "joint": True},
+    "no grouping": {"grouping": False},
+    "tokens from zero": {"token_init": "zeros"},
+    "one block, two heads": {"depth": 1, "heads": 2},
+    "largest over scales": {"fuse": "max"},
+    "last scale": {"fuse": "last"},
+    "learned mean": {"fuse": "learned", "map_weight": 1.0},
+    "gated": {"gate": True},
+    "after": {"map_features": "after"},
+    "after, one transformer": {"map_features": "after", "joint": True},
+    "class losses summed": {"class_reduction": "sum"},
+    "same class left out": {"same_class_negatives": False},
+    "same class left out, MMC alone": {"same_class_negatives": False, "mmt": False},
+    "soft peak": {"peak": "soft"},
+    "top down": {"top_down": True},
+    "loss on maps": {"map_weight": 0.5},
+    "handed on": {"spread": 2},
+    "resnet18": {"encoder": replace(TINY, visual="resnet18")},
+    "frozen": {"encoder": replace(TINY, freeze=True)},
+}
+
+
+def model(**choices: Any) -> M2VSL:
+    """Tiny, with the weights of seed 0."""
+    torch.manual_seed(0)
+    return M2VSL(M2VSLConfig(**{"encoder": TINY, "drop_path": 0.0, **choices}), CLASSES)
+
+
+def names(choices: dict[str, Any]) -> set[str]:
+    """The losses that a configuration has."""
+    if not choices.get("mmt", True):
+        return {"mmc"}
+    return {"mmc", "token", "seen", "heard"} | ({"maps"} if choices.get("map_weight") else set())
+
+
+@pytest.mark.parametrize("choices", CHOICES.values(), ids=CHOICES)
+def test_every_choice_learns_and_localizes(choices: dict[str, Any]) -> None:
+    method, batch = model(**choices), batch_of()
+    found = method(batch)
+    assert set(found) == names(choices)
+    assert all(v.ndim == 0 and v.dtype == torch.float32 and torch.isfinite(v) for v in found.values())
+    sum(found.values()).backward()
+    trainable = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    assert [name for name, p in trainable.items() if p.grad is None] == []
+    still = {name for name, p in trainable.items() if p.ndim > 1 and not p.grad.abs().any()}
+    assert still <= {"mmt.group.audio.look.query.weight"}  # the sound is one token: attention has nothing to choose
+    maps = method.eval().localize(batch)
+    kinds = CLASSES if choices.get("mmt", True) else 1
+    assert maps.heat.shape == (4, kinds, 64, 128) and torch.isfinite(maps.heat).all()
+    assert not maps.heat.requires_grad
+    assert maps.classes.tolist() == (list(range(CLASSES)) if kinds > 1 else [-1])
+    assert maps.presence is None if kinds == 1 else maps.presence.shape == (4, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [{k: "nonsense"} for k in ("pool", "scale_sum", "token_init", "fuse", "map_features", "class_reduction", "peak")]
+    + [{"scales": ()}, {"scales": (0, 4)}, {"scales": (5,)}, {"scales": (4, 3)}, {"scales": (4, 4)}]
+    + [{"map_features": "after", "mmt": False}, {"map_weight": 1.0, "mmt": False}, {"gate": True, "mmt": False}]
+    + [{"fuse": "learned"}],
+    ids=str,
+)
+def test_what_cannot_be_is_refused(choices: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(choices))):
+        M2VSLConfig(**choices)
+
+
+def test_the_maps_are_continuous_cosines() -> None:
+    heat = model().eval().localize(batch_of()).heat
+    assert heat.abs().max() <= 1 + 1e-5
+    assert heat[0, 0].unique().numel() > 1000  # neither clipped nor stepped
+
+
+class TestMMT:
+    """Tokens in, class slots and grids out."""
+
+    @staticmethod
+    def inputs(width: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+        drawn = torch.Generator().manual_seed(1)
+        sides = [(16, 16 * width), (8, 8 * width), (4, 4 * width), (2, 2 * width)]
+        return [torch.randn(3, 32, *side, generator=drawn) for side in sides], torch.randn(3, 32, generator=drawn)
+
+    @pytest.mark.parametrize(("width", "expected"), [(1, 100), (2, 200)], ids=["one frame", "duet"])
+    def test_hundred_tokens_a_frame_and_one_of_the_sound(self, width: int, expected: int) -> None:
+        mmt, lengths = MMT(M2VSLConfig(encoder=TINY), CLASSES), {}
+        for name, phi in mmt.phi.items():
+            phi.register_forward_pre_hook(lambda _, x, name=name: lengths.update({name: x[0].shape[1]}))
+        slots = mmt(*self.inputs(width))
+        assert lengths == {"visual": expected + CLASSES, "audio": 1 + CLASSES}
+        assert [tuple(g.shape) for g in slots.grids] == 4 * [(3, 32, 5, 5 * width)]
+        assert slots.audio.shape == slots.visual.shape == (3, CLASSES, 32)
+
+    def test_a_literal_layer_is_the_printed_attention_over_tokens_and_classes(self) -> None:
+        """Eq. (5) with Eq. (6), token by token, and the residual that the block keeps."""
+        config = M2VSLConfig(encoder=TINY, literal_attn=True, grouping=False, depth=1, scales=(3, 4), tokens=2)
+        mmt = MMT(config, CLASSES)
+        pyramid, sound = self.inputs(1)
+        slots = mmt(pyramid[2:], sound)
+        for b in range(3):
+            x = []
+            for scale, stage in zip(mmt.scale, pyramid[2:], strict=True):
+                pooled = F.adaptive_avg_pool2d(stage[b], 2)
+                x += [pooled[:, i, j] + scale for i in range(2) for j in range(2)]
+            x += list(mmt.tokens)
+            out = []
+            for j in range(len(x)):
+                weights = torch.softmax(torch.stack([x[j] @ k / 32**0.5 for k in x]), 0)
+                out.append(x[j] + sum(w * k for w, k in zip(weights, x, strict=True)))
+            torch.testing.assert_close(slots.visual[b], torch.stack(out[8:]))
+            torch.testing.assert_close(slots.grids[1][b].flatten(1).T, torch.stack(out[4:8]))
+
+    def test_the_joint_branch_hears_through_its_tokens(self) -> None:
+        mmt = MMT(M2VSLConfig(encoder=TINY, joint=True), CLASSES).eval()
+        pyramid, sound = self.inputs(1)
+        one, other = mmt(pyramid, sound), mmt(pyramid, -sound)
+        assert torch.equal(one.audio, one.visual)
+        assert not torch.allclose(one.visual, other.visual)
+
+    def test_the_branches_do_not_mix(self) -> None:
+        mmt = MMT(M2VSLConfig(encoder=TINY), CLASSES).eval()
+        pyramid, sound = self.inputs(1)
+        one, other = mmt(pyramid, sound), mmt([-v for v in pyramid], sound)
+        assert torch.equal(one.audio, other.audio) and not torch.allclose(one.visual, other.visual)
+
+    def test_class_tokens_begin_as_asked(self) -> None:
+        tokens = MMT(M2VSLConfig(encoder=replace(TINY, dim=512)), 40).tokens
+        assert float(tokens.detach().std()) == pytest.approx(0.02, rel=0.05)
+        assert not MMT(M2VSLConfig(encoder=TINY, token_init="zeros"), CLASSES).tokens.any()
+
+
+class TestContrast:
+    """What `forward` contrasts, put together by hand."""
+
+    @staticmethod
+    def parts(method: M2VSL, batch: Batch) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
+        pyramid, sound = method.pyramid(method.visual(batch.image)), method.sound(batch.spectrogram)
+        owner, which = batch.heard.nonzero(as_tuple=True)
+        return pyramid, method.mmt(pyramid, sound).audio[owner, which], owner, which
+
+    def test_every_sounding_class_is_a_query_of_its_picture(self) -> None:
+        method, batch = model().eval(), batch_of()
+        pyramid, queries, owner, _ = self.parts(method, batch)
+        assert len(queries) == 8 and owner.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+        scores = [torch.einsum("bdhw,nd->bnhw", ops.unit(v), ops.unit(queries)).flatten(2).amax(-1) for v in pyramid]
+        torch.testing.assert_close(method(batch)["mmc"], losses.mmc(scores, owner, 0.03))
+
+    def test_pairs_of_one_class_are_neither_positive_nor_negative_if_asked(self) -> None:
+        method, batch = model(same_class_negatives=False).eval(), batch_of()
+        pyramid, queries, owner, which = self.parts(method, batch)
+        excluded = torch.zeros(4, 8, dtype=torch.bool)
+        for b in range(4):
+            for n in range(8):
+                excluded[b, n] = bool(batch.heard[b, which[n]]) and int(owner[n]) != b
+        assert excluded.any()
+        scores = [ops.peak(ops.similarity(ops.unit(v), ops.unit(queries))) for v in pyramid]
+        torch.testing.assert_close(method(batch)["mmc"], losses.mmc(scores, owner, 0.03, excluded))
+
+    def test_without_class_tokens_a_mixture_with_a_shared_class_is_left_out(self) -> None:
+        method, batch = model(same_class_negatives=False, mmt=False).eval(), batch_of()
+        pyramid = method.pyramid(method.visual(batch.image))
+        sounds = ops.unit(method.sound(batch.spectrogram))
+        excluded = (batch.heard @ batch.heard.T > 0) & ~torch.eye(4, dtype=torch.bool)
+        scores = [ops.peak(ops.similarity(ops.unit(v), sounds)) for v in pyramid]
+        expected = losses.mmc(scores, torch.arange(4), 0.03, excluded)
+        torch.testing.assert_close(method(batch)["mmc"], expected)
+
+    @pytest.mark.parametrize(
+        "choices", [{"scale_sum": "mean"}, {"symmetric": False}, {"peak": "soft"}, {"pool": "5x5"}]
+    )
+    def test_each_choice_changes_the_loss(self, choices: dict[str, Any]) -> None:
+        batch = batch_of()
+        asked, paper = model(**choices).eval()(batch)["mmc"], model().eval()(batch)["mmc"]
+        assert not torch.isclose(asked, paper)
+        if choices == {"scale_sum": "mean"}:
+            torch.testing.assert_close(asked, paper / 4)
+
+
+def test_class_weight_scales_the_three_class_losses_alone() -> None:
+    one, half = model().eval()(batch_of()), model(class_weight=0.5).eval()(batch_of())
+    for name in ("token", "seen", "heard"):
+        torch.testing.assert_close(half[name], one[name] / 2)
+    torch.testing.assert_close(half["mmc"], one["mmc"])
+
+
+@pytest.mark.parametrize("fuse", ["mean", "max", "last", "learned"])
+def test_the_map_is_made_of_the_scales_cosines(fuse: str) -> None:
+    method, batch = model(fuse=fuse, map_weight=1.0).eval(), batch_of()
+    if fuse == "learned":
+        torch.nn.init.normal_(method.fusion)
+    with torch.no_grad():
+        pyramid = method.pyramid(method.visual(batch.image))
+        slots = method.mmt(pyramid, method.sound(batch.spectrogram))
+        maps = [ops.similarity(ops.unit(v), ops.unit(slots.audio, -1)) for v in pyramid]
+        maps = torch.stack([F.interpolate(m, (64, 128), mode="bilinear", align_corners=True) for m in maps])
+        expected = {"mean": maps.mean(0), "max": maps.amax(0), "last": maps[-1]}
+        if fuse == "learned":
+            weights = torch.softmax(method.fusion, 0)
+            expected[fuse] = sum(w * m for w, m in zip(weights, maps, strict=True))
+    torch.testing.assert_close(method.localize(batch).heat, expected[fuse])
+
+
+def test_a_gated_map_is_multiplied_by_its_presence() -> None:
+    plain, gated = (model(gate=gate).eval().localize(batch_of()) for gate in (False, True))
+    assert plain.presence is not None
+    torch.testing.assert_close(gated.heat, plain.heat * plain.presence[..., None, None])
+
+
+def test_top_down_adds_what_is_coarser() -> None:
+    method, batch = model(top_down=True).eval(), batch_of()
+    with torch.no_grad():
+        stages = method.visual(batch.image)
+        levels = [conv(v) for conv, v in zip(method.project, stages, strict=True)]
+        got = method.pyramid(stages)
+        coarser = F.interpolate(levels[3], levels[2].shape[-2:], mode="bilinear", align_corners=False)
+    torch.testing.assert_close(got[3], levels[3])
+    torch.testing.assert_close(got[2], levels[2] + coarser)
+
+
+def test_similarities_and_losses_stay_float32_under_autocast() -> None:
+    method, batch = model().eval(), batch_of()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = method(batch)
+    assert {v.dtype for v in found.values()} == {torch.float32}
+    exact = method(batch)
+    for name, value in found.items():
+        torch.testing.assert_close(value, exact[name], rtol=0.2, atol=0.05)
+
+
+def test_the_papers_model_has_the_papers_size() -> None:
+    """ResNet-18 twice, and a projection to D = 512 for each stage and for the sound."""
+    with torch.device("meta"):
+        paper = M2VSL(M2VSLConfig(encoder=EncoderConfig("resnet18", "none", freeze=False, audio_width=64)), 37)
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in paper.named_children()}
+    assert sizes["visual"] == 11_176_512 and sizes["audio"] == 11_170_240
+    assert sizes["project_audio"] == 512 * 512 + 512
+    assert sizes["project"] == sum(512 * c + 512 for c in (64, 128, 256, 512))

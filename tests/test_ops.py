@@ -1,0 +1,105 @@
+"""Unit vectors, similarities, peaks, upsampling."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from m2vsl import ops
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_unit_vectors_have_norm_one_and_zero_stays_zero() -> None:
+    x = randn(2, 5, 3)
+    x[0, :, 1] = 0
+    norms = ops.unit(x).norm(dim=1)
+    assert norms[0, 1] == 0
+    norms[0, 1] = 1
+    torch.testing.assert_close(norms, torch.ones(2, 3))
+    torch.testing.assert_close(ops.unit(x, -1).norm(dim=-1)[1], torch.ones(5))
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["shared queries", "queries of each picture"])
+def test_similarity_is_the_inner_product_of_every_location_with_every_query(own: bool) -> None:
+    features, queries = randn(2, 4, 3, 5), randn(*((2, 6, 4) if own else (6, 4)), seed=1)
+    got = ops.similarity(features, queries)
+    assert got.shape == (2, 6, 3, 5)
+    for b in range(2):
+        for n in range(6):
+            query = queries[b, n] if own else queries[n]
+            for y in range(3):
+                for x in range(5):
+                    torch.testing.assert_close(got[b, n, y, x], (features[b, :, y, x] * query).sum())
+
+
+def test_everything_is_float32_under_autocast_too() -> None:
+    """At a temperature of 0.03 the steps of bfloat16 are a tenth of a nat."""
+    features, queries = ops.unit(randn(2, 64, 3, 3)), ops.unit(randn(5, 64, seed=1))
+    exact = [ops.similarity(features, queries), ops.peak_cosine(features, queries)]
+    exact.append(ops.spread(exact[0], [features], 2, 0.1))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = [ops.similarity(features, queries), ops.peak_cosine(features, queries)]
+        got.append(ops.spread(got[0], [features], 2, 0.1))
+    for one, other in zip(got, exact, strict=True):
+        assert torch.equal(one, other) and one.dtype == torch.float32
+    assert ops.similarity(features.bfloat16(), queries.bfloat16()).dtype == torch.float32
+
+
+def test_peak_cosine_has_the_value_and_the_gradient_of_the_maximum() -> None:
+    tensors = [(randn(3, 8, 4, 5).requires_grad_(), randn(6, 8, seed=1).requires_grad_()) for _ in range(2)]
+    values = [ops.peak_cosine(*tensors[0]), ops.peak(ops.similarity(*tensors[1]))]
+    assert values[0].shape == (3, 6)
+    torch.testing.assert_close(*values)
+    for value in values:
+        (value * randn(3, 6, seed=2)).sum().backward()
+    for one, other in zip(*tensors, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_soft_peak_goes_from_the_mean_to_the_peak() -> None:
+    maps = randn(2, 3, 4, 5)
+    torch.testing.assert_close(ops.soft_peak(maps, 1e-3), maps.mean((-2, -1)), rtol=0, atol=2e-3)
+    torch.testing.assert_close(ops.soft_peak(maps, 1e5), ops.peak(maps), rtol=0, atol=1e-4)
+    exact = (maps[0, 0].double() * 2).exp().mean().log() / 2
+    torch.testing.assert_close(ops.soft_peak(maps, 2.0)[0, 0].double(), exact, rtol=1e-6, atol=1e-6)
+    flat = torch.full((1, 4, 5), 0.7)
+    torch.testing.assert_close(ops.soft_peak(flat, 20.0), torch.tensor([0.7]))
+
+
+def test_spread_is_a_mean_over_cells_that_look_alike() -> None:
+    maps, pyramid, temperature = randn(1, 2, 2, 3), [randn(1, 4, 2, 3, seed=1), randn(1, 6, 2, 3, seed=2)], 0.3
+    cells = [f[0].flatten(1).T for f in pyramid]  # (hw, D) each
+    flat = maps[0].flatten(1)
+    for _ in range(2):
+        new = torch.zeros_like(flat)
+        for i in range(6):
+            alike = [sum(torch.cosine_similarity(c[i], c[j], 0) for c in cells) / 2 for j in range(6)]
+            weights = torch.softmax(torch.stack(alike) / temperature, 0)
+            new[:, i] = (flat * weights).sum(1)
+        flat = new
+    torch.testing.assert_close(ops.spread(maps, pyramid, 2, temperature)[0].flatten(1), flat)
+    torch.testing.assert_close(ops.spread(maps, pyramid, 0, temperature), maps)
+
+
+def test_spread_resizes_the_pyramid_and_keeps_a_constant_map() -> None:
+    got = ops.spread(torch.full((1, 2, 4, 6), 0.3), [randn(1, 4, 8, 12), randn(1, 4, 2, 3)], 3, 0.1)
+    torch.testing.assert_close(got, torch.full((1, 2, 4, 6), 0.3))
+
+
+def test_upsampling_keeps_the_corners() -> None:
+    maps = randn(1, 2, 3, 4)
+    got = ops.upsample(maps, (12, 20))
+    assert got.shape == (1, 2, 12, 20)
+    torch.testing.assert_close(got[..., [0, 0, -1, -1], [0, -1, 0, -1]], maps[..., [0, 0, -1, -1], [0, -1, 0, -1]])
+
+
+def test_min_max_spreads_each_map_over_zero_to_one_and_leaves_a_constant_one() -> None:
+    maps = torch.stack([randn(4, 5), 3 * randn(4, 5, seed=1), torch.full((4, 5), -2.0)])
+    got = ops.min_max(maps)
+    torch.testing.assert_close(got[:2].amin((-2, -1)), torch.zeros(2))
+    torch.testing.assert_close(got[:2].amax((-2, -1)), torch.ones(2))
+    assert torch.equal(got[2], maps[2])
+    assert torch.equal(got.flatten(1).argsort(), maps.flatten(1).argsort())
