@@ -128,6 +128,8 @@ class EfficientNetLite0(nn.Module):
         (3, 1, 6, 320, 1),
     )
     _ends = (3, 5, 11, 16)  # blocks
+    gain: Tensor  # (3, 1, 1)
+    shift: Tensor  # (3, 1, 1)
 
     def __init__(self) -> None:
         super().__init__()

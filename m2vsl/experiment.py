@@ -22,7 +22,7 @@ from m2vsl.audio import AudioConfig
 from m2vsl.baselines.controls import Centre, ControlConfig, Oracle, Random
 from m2vsl.baselines.ez_vsl import EZVSL, EZVSLConfig
 from m2vsl.data.folder import FolderConfig, FolderDataset
-from m2vsl.data.loader import batches
+from m2vsl.data.loader import Batches, batches
 from m2vsl.data.synthetic import SyntheticConfig, SyntheticDataset
 from m2vsl.evaluate import bound, evaluate
 from m2vsl.localizer import Localizer
@@ -46,11 +46,15 @@ class Method(NamedTuple):
 
 
 PLUS = M2VSLConfig(  # ours: each field a departure from the paper, one row of the ablation
+    scales=(2, 3, 4),
     class_reduction="sum",
+    heard_from="sound",
     same_class_negatives=False,
     peak="soft",
+    sharpness=8.0,
+    top_down=True,
     map_weight=1.0,
-    spread=4,
+    spread=12,
 )
 METHODS: dict[str, Method] = {
     "centre": Method(Centre, ControlConfig(), "Centre"),
@@ -179,7 +183,7 @@ def scored(experiment: Experiment, *, progress: bool = True) -> Record:
     path, began = experiment.record_path(), time.perf_counter()
     localizer, history = trained(experiment, progress=progress)
     scalars: dict[str, float] = {}
-    rows, n, ids = {}, 0, []
+    rows, ids, n = {}, list[str](), 0
     for name, dataset in test_lists(experiment):
         summary = score(experiment, localizer, dataset)
         scalars |= {f"{name}/{key}": value for key, value in summary.scalars.items()}
@@ -206,24 +210,23 @@ def scored(experiment: Experiment, *, progress: bool = True) -> Record:
 
 def trained(experiment: Experiment, *, progress: bool = True) -> tuple[Localizer, History]:
     """The method, trained: loaded if its training is complete, else resumed or begun. Controls come as they are."""
+    torch.set_flush_denormal(True)  # numbers below 1e-38 make a CPU several times slower and change nothing
     if not experiment.trains:
         return experiment.build(len(experiment.samples("test").classes)), History()
     samples = experiment.samples("train", task=experiment.train_task)
     localizer, size = experiment.learner().build(len(samples.classes)), experiment.train.batch_size
 
     def batches_from(epoch: int, start: int) -> Iterator[Batch]:
-        order = {"seed": experiment.seed, "epoch": epoch, "start_step": start}
-        return iter(batches(samples, size, experiment.audio, shuffle=True, drop_last=True, **order))
+        place: dict[str, Any] = {"seed": experiment.seed, "epoch": epoch, "start_step": start}
+        return iter(batches(samples, size, experiment.audio, shuffle=True, drop_last=True, **place))
 
-    held_out = batches(experiment.samples("val", task=experiment.train_task), size, experiment.audio, drop_last=True)
-    if not len(held_out):
-        raise ValueError(f"expected at least {size} validation samples, one batch, got {len(held_out.dataset)}")
+    held_out = _held_out(experiment)
     history = train(
         localizer,
         batches_from,
         experiment.train,
         experiment.run_dir(),
-        validate=lambda: -_loss(localizer, held_out),
+        validate=None if held_out is None else lambda: -_loss(localizer, held_out),
         progress=progress,
         seed=experiment.seed,
         about=experiment.training_tree(),
@@ -233,6 +236,17 @@ def trained(experiment: Experiment, *, progress: bool = True) -> tuple[Localizer
         whole.load_state_dict(localizer.state_dict(), strict=False)
         localizer = whole.eval()
     return localizer, history
+
+
+def _held_out(experiment: Experiment) -> Batches | None:
+    """Validation batches that choose among the weights of a run; None = the last ones are kept (ledger 44)."""
+    if isinstance(experiment.data, FolderConfig) and experiment.data.val_fold == 0:
+        return None
+    size = experiment.train.batch_size
+    loader = batches(experiment.samples("val", task=experiment.train_task), size, experiment.audio, drop_last=True)
+    if not len(loader):
+        raise ValueError(f"expected at least {size} validation samples, one batch, got {len(experiment.samples('val'))}")
+    return loader
 
 
 def _loss(localizer: Localizer, loader: Any) -> float:
