@@ -93,10 +93,7 @@ def check(source: Path) -> None:
     quiet = ["-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-W", "default"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *nbval, *quiet, str(source)],
-        env={
-            **os.environ,
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        },  # the others take longer to load than some pages to run
+        env={**os.environ, **alone},
         capture_output=True,
         text=True,
         check=False,

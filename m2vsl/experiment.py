@@ -245,7 +245,7 @@ def _held_out(experiment: Experiment) -> Batches | None:
     size = experiment.train.batch_size
     loader = batches(experiment.samples("val", task=experiment.train_task), size, experiment.audio, drop_last=True)
     if not len(loader):
-        raise ValueError(f"expected at least {size} validation samples, one batch, got {len(experiment.samples('val'))}")
+        raise ValueError(f"expected at least {size} validation samples, one batch, got {len(loader.dataset)}")
     return loader
 
 

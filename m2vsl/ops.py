@@ -37,7 +37,8 @@ def peak_cosine(features: Tensor, queries: Tensor) -> Tensor:
         where = (similarity(features, queries) / length).flatten(2).argmax(-1)  # (B, N)
     flat = features.flatten(2)  # (B, D, hw)
     best = flat.gather(2, where[:, None, :].expand(-1, flat.shape[1], -1))  # (B, D, N)
-    return torch.einsum("bdn,nd->bn", unit(best), unit(queries, -1))
+    with torch.autocast(features.device.type, enabled=False):
+        return torch.einsum("bdn,nd->bn", unit(best), unit(queries, -1))
 
 
 def peak(maps: Tensor) -> Tensor:

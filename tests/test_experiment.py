@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from data.conftest import COLOURS, draw, outline, play
 from full_disk import small_files
+from scenes import photo_folder
 
 from m2vsl import experiment as module
 from m2vsl import presets, records
@@ -46,16 +46,6 @@ def never_trains(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         monkeypatch.setattr(module, "train", refuse)
 
     return forbid
-
-
-def make_folder(root: Path, files: int = 10) -> Path:
-    """Two classes of `files` photographs, masks and recordings."""
-    for k, (label, colour) in enumerate(list(COLOURS.items())[:2]):
-        for i in range(files):
-            draw(root / "images" / label / f"{label}_{i}.png", colour)
-            outline(root / "masks" / label / f"{label}_{i}.png")
-            play(root / "audio" / label / f"{label}_{i}.wav", 200 * (k + 1) + 5 * i)
-    return root
 
 
 def of_folder(root: Path, *more: str) -> Experiment:
@@ -205,7 +195,7 @@ class TestBadInput:
     def test_bad_files_are_refused_or_left_out_and_listed(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        root = make_folder(tmp_path / "clips")
+        root = photo_folder(tmp_path / "clips")
         broken = sorted((root / "audio").glob("*/*.wav"))[0]
         broken.write_bytes(b"")
         with pytest.raises(ValueError, match=r"problem\(s\).*skip-bad") as caught:
@@ -218,7 +208,7 @@ class TestBadInput:
         assert sum(len(one.skipped) for one in sets) == 1
 
     def test_a_folder_is_run_and_recorded_by_its_name(self, tmp_path: Path) -> None:
-        chosen = of_folder(make_folder(tmp_path / "clips"))
+        chosen = of_folder(photo_folder(tmp_path / "clips"))
         record = run(chosen, progress=False)
         assert record.dataset == "clips" and chosen.record_path().parts[-3] == "clips"
         assert str(tmp_path) not in chosen.record_path().read_text()

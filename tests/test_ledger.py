@@ -172,5 +172,10 @@ def test_a_name_that_leads_nowhere_is_noticed(name: str, there: bool) -> None:
 
 def test_terms_of_a_point_are_told_apart() -> None:
     text = "Words.\n\nChoice\n: One\n  thing.\n\nAlternatives\n: None\n\nWhere\n: `A.b`\n"
-    assert [term(text, name) for name in ("Choice", "Alternatives", "Where", "Why")] == ["One thing.", "None", "`A.b`", ""]
+    assert [term(text, name) for name in ("Choice", "Alternatives", "Where", "Why")] == [
+        "One thing.",
+        "None",
+        "`A.b`",
+        "",
+    ]
     assert named("x; ledger 13, 14 and Ledger 37-39.") == [13, 14, 37, 38, 39]

@@ -37,6 +37,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "after": {"map_features": "after"},
     "after, one transformer": {"map_features": "after", "joint": True},
     "class losses summed": {"class_reduction": "sum"},
+    "heard from the sound": {"heard_from": "sound"},
     "same class left out": {"same_class_negatives": False},
     "same class left out, MMC alone": {"same_class_negatives": False, "mmt": False},
     "soft peak": {"peak": "soft"},
@@ -82,7 +83,8 @@ def test_every_choice_learns_and_localizes(choices: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "choices",
-    [{k: "nonsense"} for k in ("pool", "scale_sum", "token_init", "fuse", "map_features", "class_reduction", "peak")]
+    [{k: "nonsense"} for k in ("pool", "scale_sum", "token_init", "fuse", "map_features", "class_reduction")]
+    + [{k: "nonsense"} for k in ("peak", "heard_from")]
     + [{"scales": ()}, {"scales": (0, 4)}, {"scales": (5,)}, {"scales": (4, 3)}, {"scales": (4, 4)}]
     + [{"map_features": "after", "mmt": False}, {"map_weight": 1.0, "mmt": False}, {"gate": True, "mmt": False}]
     + [{"fuse": "learned"}],
@@ -161,7 +163,10 @@ class TestContrast:
 
     @staticmethod
     def parts(method: M2VSL, batch: Batch) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor, torch.Tensor]:
-        pyramid, sound = method.pyramid(method.visual(batch.image)), method.sound(batch.spectrogram)
+        pyramid, sound = (
+            method.pyramid(method.visual(batch.image)),
+            method.project_audio(method.audio(batch.spectrogram)),
+        )
         owner, which = batch.heard.nonzero(as_tuple=True)
         return pyramid, method.mmt(pyramid, sound).audio[owner, which], owner, which
 
@@ -186,7 +191,7 @@ class TestContrast:
     def test_without_class_tokens_a_mixture_with_a_shared_class_is_left_out(self) -> None:
         method, batch = model(same_class_negatives=False, mmt=False).eval(), batch_of()
         pyramid = method.pyramid(method.visual(batch.image))
-        sounds = ops.unit(method.sound(batch.spectrogram))
+        sounds = ops.unit(method.project_audio(method.audio(batch.spectrogram)))
         excluded = (batch.heard @ batch.heard.T > 0) & ~torch.eye(4, dtype=torch.bool)
         scores = [ops.peak(ops.similarity(ops.unit(v), sounds)) for v in pyramid]
         expected = losses.mmc(scores, torch.arange(4), 0.03, excluded)
@@ -217,7 +222,7 @@ def test_the_map_is_made_of_the_scales_cosines(fuse: str) -> None:
         torch.nn.init.normal_(method.fusion)
     with torch.no_grad():
         pyramid = method.pyramid(method.visual(batch.image))
-        slots = method.mmt(pyramid, method.sound(batch.spectrogram))
+        slots = method.mmt(pyramid, method.project_audio(method.audio(batch.spectrogram)))
         maps = [ops.similarity(ops.unit(v), ops.unit(slots.audio, -1)) for v in pyramid]
         maps = torch.stack([F.interpolate(m, (64, 128), mode="bilinear", align_corners=True) for m in maps])
         expected = {"mean": maps.mean(0), "max": maps.amax(0), "last": maps[-1]}

@@ -70,7 +70,11 @@ def equations() -> list[Equation]:
 
 def equation_table() -> Grid:
     """The equations as a page shows them."""
-    rows = [(str(e.number), rf"\({e.tex}\)", e.name, e.place, ", ".join(e.tests)) for e in equations()]
+    own = [f"test_{e.name.split('.')[-2]}.py" for e in equations()]
+    rows = [
+        (str(e.number), rf"\({e.tex}\)", e.name, e.place, _briefly(e.tests, name))
+        for e, name in zip(equations(), own, strict=True)
+    ]
     return Grid(("Eq.", "as in the docstring", "function", "file", "tests"), tuple(rows))
 
 
@@ -83,7 +87,8 @@ def section_table(sections: dict[str, Sequence[str]]) -> Grid:
             if not file.is_file():
                 raise ValueError(f"expected a module of m2vsl, got {module!r}")
             name = f"m2vsl/{file.relative_to(PACKAGE).as_posix()}"
-            rows.append(("" if count else section, name, ", ".join(notebooks_of(module)), ", ".join(tests_of(module))))
+            tests = _briefly(tests_of(module), f"test_{module.split('.')[-1]}.py")
+            rows.append(("" if count else section, name, ", ".join(notebooks_of(module)), tests))
     return Grid(("section of the paper", "file", "notebooks", "tests"), tuple(rows))
 
 
@@ -102,6 +107,12 @@ def notebooks_of(module: str) -> list[str]:
         if any(module in _imported(cell) for cell in code):
             found.append(file.stem)
     return found
+
+
+def _briefly(files: Sequence[str], own: str) -> str:
+    """The file named `own`, else the first, and how many more there are."""
+    first = sorted(files, key=lambda file: not file.endswith(f"/{own}"))[:1]
+    return "".join(first) + (f", {len(files) - 1} more" if len(files) > 1 else "")
 
 
 @cache
