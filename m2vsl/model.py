@@ -72,8 +72,9 @@ class MMT(nn.Module):
     .. math:: \{\hat f_p\}_{p=1}^P, \{\hat c_i\}_{i=1}^C = \{\phi(x_j, X, X)\}_{j=1}^{P+C}, \quad
               X = [\{f_p\}_{p=1}^P; \{c_i\}_{i=1}^C]
 
-    f: 5 x 5 tokens of each of the S stages (5 x 10 for two frames side by side), marked by a scale embedding; c: C class
-    tokens, shared by two branches, phi^v over picture tokens and phi^a over the one token of the sound (ledger 13).
+    f: 5 x 5 tokens of each of the S stages (5 x 10 for two frames side by side), marked by a scale embedding; c: C
+    class tokens, shared by two branches, phi^v over picture tokens and phi^a over the one token of the sound
+    (ledger 13).
     """
 
     def __init__(self, config: M2VSLConfig, classes: int) -> None:

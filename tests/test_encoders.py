@@ -76,8 +76,8 @@ def test_the_audio_trunk_starts_as_ez_vsl_does() -> None:
     convs = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
     for conv in (c for c in convs if c.weight.numel() > 2000):
         fan_out = conv.out_channels * conv.kernel_size[0] * conv.kernel_size[1]
-        assert float(conv.weight.std()) == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
-    gains = torch.cat([m.weight for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)])
+        assert float(conv.weight.detach().std()) == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
+    gains = torch.cat([m.weight.detach() for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)])
     assert float(gains.mean()) == pytest.approx(1, abs=0.005) and float(gains.std()) == pytest.approx(0.02, rel=0.2)
 
 

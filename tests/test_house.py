@@ -31,8 +31,8 @@ FLOORS = (  # a module imports from lower floors only
     ("ops", "parallel", "audio", "frame", "media", "records"),
     ("encoders", "attention", "losses", "localizer", "metrics"),
     ("model", "baselines", "data", "training", "evaluate"),
-    ("presets",),
     ("experiment",),
+    ("presets",),
     ("report",),
     ("cli",),
 )
@@ -121,7 +121,7 @@ def test_a_module_imports_lower_floors_and_the_module_that_defines_a_name(path: 
         ("ops", "def f():\n    import m2vsl.audio", "floor 1 from floor 1"),
         ("baselines.ez_vsl", "from m2vsl.baselines.controls import Centre", "floor 3 from floor 3"),
         ("data.folder", "from m2vsl.evaluate import evaluate", "floor 3 from floor 3"),
-        ("presets", "from m2vsl.experiment import run", "floor 5 from floor 4"),
+        ("experiment", "from m2vsl.presets import PRESETS", "floor 5 from floor 4"),
         ("model", "from m2vsl.localizer import Batch", "does not define it"),
         ("model", "from m2vsl.metrics import success_rate", "does not define it"),
         ("model", "from m2vsl.tools import a", "has no floor"),

@@ -94,7 +94,7 @@ def commented_fields() -> list[tuple[str, int]]:
 def named(text: str) -> list[int]:
     """The points that a text names: "ledger 13, 14" or "ledger 37-39"."""
     found: list[int] = []
-    for numbers in re.findall(r"\b[Ll]edger (\d+(?:(?:, |-)\d+)*)", text):
+    for numbers in re.findall(r"\b[Ll]edger (\d+(?:(?:, |-)\d+)*)", re.sub(r" \([^()]*\)", "", text)):
         for first, _, last in (part.partition("-") for part in numbers.split(", ")):
             found += range(int(first), int(last or first) + 1)
     return found
@@ -178,4 +178,4 @@ def test_terms_of_a_point_are_told_apart() -> None:
         "`A.b`",
         "",
     ]
-    assert named("x; ledger 13, 14 and Ledger 37-39.") == [13, 14, 37, 38, 39]
+    assert named("x; ledger 13 (two, 2), 14 and Ledger 37-39.") == [13, 14, 37, 38, 39]

@@ -18,7 +18,8 @@ from typing import Any
 from sphinx.application import Sphinx
 
 UNDERLINE = re.compile(r"-{3,}$")
-LEDGER = re.compile(r"\b([Ll]edger) (\d+(?:(?:, |-)\d+)*)")
+ASIDE = r"(?: \([^()]*\))?"
+LEDGER = re.compile(rf"\b([Ll]edger) (\d+{ASIDE}(?:(?:, |-)\d+{ASIDE})*)")
 COMMENT = re.compile(r"#\s+(.*)$")
 SPECIAL = re.compile(r"[\\*|]|_(?=\W|$)")  # what reStructuredText would read as markup
 
@@ -35,8 +36,12 @@ def headings(lines: list[str]) -> list[str]:
 
 
 def linked(line: str) -> str:
-    """The same line with every "ledger N" leading to its point."""
-    return LEDGER.sub(lambda m: f"{m[1]} " + re.sub(r"\d+", r":ref:`\g<0> <ledger-\g<0>>`", m[2]), line)
+    """The same line with every "ledger N" leading to its point; numbers in parentheses are words."""
+
+    def point(match: re.Match[str]) -> str:
+        return f":ref:`{match[0]} <ledger-{match[0]}>`" if match[0].isdigit() else match[0]
+
+    return LEDGER.sub(lambda m: f"{m[1]} " + re.sub(r"\([^()]*\)|\d+", point, m[2]), line)
 
 
 def fields_of(thing: type) -> list[tuple[str, str, str]]:

@@ -69,8 +69,8 @@ class Random(_Control):
 class Oracle(_Control):
     """The truth itself, one map per class: the only localizer that reads it.
 
-    A mask alone ties on most pixels, and a rule that keeps half of them would then keep all. So a slope of a thousandth,
-    falling away from the mask's centre of mass, orders the pixels within and without.
+    A mask alone ties on most pixels, and a rule that keeps half of them would then keep all. So a slope of a
+    thousandth, falling away from the mask's centre of mass, orders the pixels within and without.
     """
 
     @torch.no_grad()

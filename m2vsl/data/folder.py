@@ -6,8 +6,9 @@ Tasks, each frame ``size`` pixels a side:
 
 - single: one photograph, its own sound.
 - duet: two photographs of different classes side by side, size x 2 size, both sounding (ledger 21, 23).
-- multi: a mosaic in one frame. Four photographs of different classes in a 2 x 2 grid, two or three of them sounding, the
-  others seen but silent. With fewer than four classes the cells that remain are plain grey. Sources come sounding first.
+- multi: a mosaic in one frame. Four photographs of different classes in a 2 x 2 grid, two or three of them sounding,
+  the others seen but silent. With fewer than four classes the cells that remain are plain grey. Sources come sounding
+  first.
 
 A photograph without mask is fine in training (its truth is an empty mask); validation and test refuse it.
 """

@@ -87,23 +87,26 @@ def maps(image: Tensor, heats: Mapping[str, Tensor], mask: Tensor | None = None,
 
 @house
 def pyramid(
-    image: Tensor,
+    image: Tensor | None,
     levels: Sequence[Tensor],
     names: Sequence[str] = (),
     *,
     mask: Tensor | None = None,
     shared: bool = False,
 ) -> Figure:
-    """The picture and one map (h_s, w_s) per scale, cell by cell, each with the size of its grid and a bar.
+    """One map (h_s, w_s) per scale, cell by cell, with the size of its grid and a bar, after the picture if given.
 
     shared: one range of colours for all scales. mask: (H, W), outlined on the picture.
     """
-    fig, axes = figure(1, len(levels) + 1, height=2.5 if image.shape[-1] == image.shape[-2] else 2.0)
-    draw.picture(axes[0, 0], image, f"picture\n{image.shape[-2]} x {image.shape[-1]}")
-    if mask is not None:
-        draw.outlines(axes[0, 0], mask[None])
+    count = len(levels) + (image is not None)
+    panel = WIDTH / max(count, 3) * max(level.shape[-2] / level.shape[-1] for level in levels)
+    fig, axes = figure(1, count, height=panel + 0.9, width=WIDTH if count > 2 else WIDTH * count / 3)
+    if image is not None:
+        draw.picture(axes[0, 0], image, f"picture\n{image.shape[-2]} x {image.shape[-1]}")
+        if mask is not None:
+            draw.outlines(axes[0, 0], mask[None])
     limits = (min(float(v.min()) for v in levels), max(float(v.max()) for v in levels)) if shared else None
-    for s, (ax, values) in enumerate(zip(axes[0, 1:], levels, strict=True)):
+    for s, (ax, values) in enumerate(zip(axes[0, count - len(levels) :], levels, strict=True)):
         name = names[s] if names else f"stage {s + 1}"
         bar = draw.heat(ax, values, f"{name}\n{values.shape[0]} x {values.shape[1]}", limits=limits)
         fig.colorbar(bar, ax=ax, orientation="horizontal", fraction=0.06, pad=0.04).ax.tick_params(labelsize=7)
@@ -136,6 +139,7 @@ def curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence
             kept = [(row["step"], row[name]) for row in rows if name in row]
             ax.plot(*zip(*kept, strict=True), label=method, **_look(n)) if kept else None
         ax.set_xlabel("step")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set_ylabel(f"{name} / nats")
         ax.grid(axis="y")
     axes[0, 0].legend()
@@ -172,7 +176,7 @@ def matrix(
 ) -> Figure:
     """A matrix (R, C) of similarities, attention or shares: dark = much, numbers in the cells if there are few."""
     shown = values.detach().cpu().float()
-    height = min(max(1.4, 0.32 * shown.shape[0] + 0.9), 6.0)
+    height = min(max(1.6, 0.32 * shown.shape[0] + 0.9, 0.075 * len(label) + 0.6), 6.0)
     fig, axes = figure(1, 1, height=height, width=min(WIDTH, max(3.2, 0.52 * shown.shape[1] + 2.0)))
     ax = axes[0, 0]
     bar = ax.imshow(shown.numpy(), cmap=SHARE, aspect="auto")

@@ -128,7 +128,7 @@ def test_a_small_matrix_is_written_out() -> None:
     fig = figures.matrix(values, ["a", "b"], ["c", "d"], xlabel="sound", ylabel="picture", label="cosine")
     assert [t.get_text() for t in fig.axes[0].texts] == ["0.25", "0.00", "1.00", "0.50"]
     assert (fig.axes[0].get_xlabel(), fig.axes[0].get_ylabel()) == ("sound", "picture")
-    assert figures.matrix(torch.rand(20, 20)).axes[0].texts == []
+    assert len(figures.matrix(torch.rand(20, 20)).axes[0].texts) == 0
 
 
 def test_a_gallery_leaves_no_empty_frames() -> None:
