@@ -20,7 +20,7 @@ from sphinx.application import Sphinx
 UNDERLINE = re.compile(r"-{3,}$")
 ASIDE = r"(?: \([^()]*\))?"
 LEDGER = re.compile(rf"\b([Ll]edger) (\d+{ASIDE}(?:(?:, |-)\d+{ASIDE})*)")
-COMMENT = re.compile(r"#\s+(.*)$")
+COMMENT = re.compile(r"  # (.*)$", re.MULTILINE)
 SPECIAL = re.compile(r"[\\*|]|_(?=\W|$)")  # what reStructuredText would read as markup
 
 
@@ -45,15 +45,14 @@ def linked(line: str) -> str:
 
 
 def fields_of(thing: type) -> list[tuple[str, str, str]]:
-    """(name, type, comment on its line) of every field that a class states, in the order of the source."""
+    """(name, type, comment in its lines) of every field that a class states, in the order of the source."""
     source = textwrap.dedent(inspect.getsource(thing))
     lines, body = source.splitlines(), ast.parse(source).body[0]
     assert isinstance(body, ast.ClassDef)
     found = []
     for node in body.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            rest = lines[(node.end_lineno or node.lineno) - 1].encode()[node.end_col_offset or 0 :].decode()
-            comment = COMMENT.search(rest)
+            comment = COMMENT.search("\n".join(lines[node.lineno - 1 : node.end_lineno]))
             found.append((node.target.id, ast.unparse(node.annotation), comment[1] if comment else ""))
     return found
 
