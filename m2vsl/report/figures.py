@@ -106,10 +106,16 @@ def pyramid(
         if mask is not None:
             draw.outlines(axes[0, 0], mask[None])
     limits = (min(float(v.min()) for v in levels), max(float(v.max()) for v in levels)) if shared else None
+    place: dict[str, Any] = {"orientation": "horizontal", "fraction": 0.06, "pad": 0.04}
     for s, (ax, values) in enumerate(zip(axes[0, count - len(levels) :], levels, strict=True)):
         name = names[s] if names else f"stage {s + 1}"
         bar = draw.heat(ax, values, f"{name}\n{values.shape[0]} x {values.shape[1]}", limits=limits)
-        fig.colorbar(bar, ax=ax, orientation="horizontal", fraction=0.06, pad=0.04).ax.tick_params(labelsize=7)
+        fig.colorbar(bar, ax=ax, **place).ax.tick_params(labelsize=7)
+    if image is not None:  # the room of a bar, so that the picture stands level with the maps
+        spare = fig.colorbar(bar, ax=axes[0, 0], **place)
+        spare.ax.set_axis_off()
+        for part in spare.ax.collections:
+            part.set_visible(False)
     return fig
 
 
