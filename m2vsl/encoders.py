@@ -33,9 +33,7 @@ class EncoderConfig:
     visual: str = "efficientnet_lite0"  # or "resnet18", the paper's; ledger 49
     weights: str = "imagenet"  # of the visual trunk; "none" = from scratch, an explicit choice
     freeze: bool = True  # the visual trunk learns nothing; ledger 54 (the paper's: false)
-    audio_stride: int = (
-        1  # spectrograms are averaged over squares of this side first, bins and frames; 2 for small presets
-    )
+    audio_stride: int = 1  # spectrograms are averaged over squares of this many bins and frames first
     audio_width: int = 16  # channels of the first audio stage; 64 = ResNet-18, the paper's; ledger 55: from scratch
     dim: int = 512  # D, channels of the common space; ledger 50
 

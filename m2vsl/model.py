@@ -45,13 +45,13 @@ class M2VSLConfig:
     map_features: str = "before"  # maps from features "before" or "after" the transformer; ledger 58
     class_weight: float = 1.0  # of the three class losses; ledger 12
     class_reduction: str = "mean"  # presence losses over classes: "mean" (AVGN) or "sum" (ours); ledger 12
-    heard_from: str = "slots"  # presence in the sound is read from its class "slots" (AVGN) or from the "sound" (ours)
+    heard_from: str = "slots"  # presence is read from its class "slots" (AVGN) or "sound" (ours); ledger 12
     same_class_negatives: bool = True  # pairs of one class in a batch count as negatives; ledger 43; ours: false
     peak: str = "max"  # how a bag is scored: "max" or "soft" (log-mean-exp, ours); ledger 9
     sharpness: float = 20.0  # of the soft peak, per unit of cosine
     top_down: bool = False  # coarse stages are added to finer ones; ledger 50; ours: true
     map_weight: float = 0.0  # of the class loss on the maps themselves (ours): is class c anywhere in this picture?
-    spread: int = 0  # rounds in which a map is handed on between cells that look alike (ours: 4)
+    spread: int = 0  # rounds in which a map is handed on between cells that look alike (ours: 12)
     spread_temperature: float = 0.1  # of the likeness of two cells, a mean of cosines
 
     def __post_init__(self) -> None:

@@ -70,6 +70,16 @@ def test_the_audio_trunk_at_width_64_is_resnet18_with_one_channel(resnet: nn.Mod
     assert encoder.channels == 512
 
 
+def test_a_stride_averages_the_spectrogram_over_squares_first() -> None:
+    torch.manual_seed(0)
+    plain, strided = (AudioEncoder(EncoderConfig(audio_width=4, audio_stride=s)).eval() for s in (1, 2))
+    strided.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 1, 64, 70)
+    means = x.unflatten(3, (35, 2)).unflatten(2, (32, 2)).mean((3, 5))
+    with torch.no_grad():
+        torch.testing.assert_close(strided(x), plain(means), rtol=1e-4, atol=1e-5)
+
+
 def test_the_audio_trunk_starts_as_ez_vsl_does() -> None:
     torch.manual_seed(0)
     encoder = AudioEncoder(EncoderConfig(audio_width=16))

@@ -43,7 +43,7 @@ class Column:
         first, *protocol, score = self.metric.split("/")
         swapped = protocol[:1] == ["swapped"]
         name = _SCORES.get(score, score.replace("ciou", "CIoU") if "ciou" in score else score.upper())
-        which = LISTS.get(first, first) + (", scored on the silent one" if swapped else "")
+        which = LISTS.get(first, first) + (", scored on the silent ones" if swapped else "")
         return which, "/".join(protocol[swapped:]) or UNDEFINED, name
 
     @property

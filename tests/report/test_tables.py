@@ -81,7 +81,7 @@ def test_no_records_at_all_is_a_table_too() -> None:
 
 def test_every_column_names_list_protocol_and_score() -> None:
     assert CIOU.heading == ("all sources sound", "framewise-area50-oracle", "CIoU@0.3")
-    assert SILENT.heading == ("one source sounds, scored on the silent one", "oracle", "right half")
+    assert SILENT.heading == ("one source sounds, scored on the silent ones", "oracle", "right half")
     assert Column("solo/oracle/ap").heading == ("solos", "oracle", "AP")
     assert Column("mixture/heard_accuracy").heading == ("all sources sound", UNDEFINED, "classes heard")
     for columns in (SINGLE, DUET, LISTENING):
