@@ -57,7 +57,8 @@ golden: smoke ## Take the outputs that nbval compares from a smoke run
 	@python book/clean.py --from book/_executed/smoke-synthetic
 
 lock: $(READY) ## Resolve requirements.lock anew inside the ranges of pyproject.toml
-	@head -n 2 requirements.lock > $(VENV)/lock
+	@python -m pip install -qq uv
+	head -n 2 requirements.lock > $(VENV)/lock
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
 	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links |
 	    sed -E "s/ ; .*== '3\.12\.\*'.*/ ; python_version >= \"3.12\"/; s/ ; .*< '3\.12'.*/ ; python_version < \"3.12\"/; s/ ; .*'linux'.*//" \

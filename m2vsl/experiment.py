@@ -9,10 +9,11 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +44,7 @@ class Method(NamedTuple):
     config: Any  # its configuration under the ledger's defaults
     title: str  # as tables print it
     solos: bool = False  # learns from solos, whatever it is tested on; ledger 45
+    data: Mapping[str, Any] = MappingProxyType({})  # fields of the data set that are part of the method
 
 
 PLUS = M2VSLConfig(  # ours: each field a departure from the paper, one row of the ablation
@@ -54,6 +56,8 @@ PLUS = M2VSLConfig(  # ours: each field a departure from the paper, one row of t
     sharpness=8.0,
     top_down=True,
     map_weight=1.0,
+    loudness=False,
+    remix=True,
     spread=12,
 )
 METHODS: dict[str, Method] = {
@@ -64,7 +68,7 @@ METHODS: dict[str, Method] = {
     "ez_vsl": Method(EZVSL, EZVSLConfig(), "EZ-VSL", solos=True),
     "ez_vsl_ogl": Method(EZVSL, EZVSLConfig(ogl=True), "EZ-VSL + OGL", solos=True),
     "m2vsl": Method(M2VSL, M2VSLConfig(), "M2VSL"),
-    "m2vsl_plus": Method(M2VSL, PLUS, "M2VSL+ (ours)"),
+    "m2vsl_plus": Method(M2VSL, PLUS, "M2VSL+ (ours)", data={"solo_share": 0.5}),
 }
 CONTROLS = ("centre", "random", "oracle", "bound")
 DATASETS: dict[str, tuple[Any, Any]] = {

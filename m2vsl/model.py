@@ -51,6 +51,8 @@ class M2VSLConfig:
     sharpness: float = 20.0  # of the soft peak, per unit of cosine
     top_down: bool = False  # coarse stages are added to finer ones; ledger 50; ours: true
     map_weight: float = 0.0  # of the class loss on the maps themselves (ours): is class c anywhere in this picture?
+    loudness: bool = True  # false (ours): a spectrogram comes without its mean, its shape alone is heard
+    remix: bool = False  # ours: sounds of a batch also mixed with one another, for the ears alone
     spread: int = 0  # rounds in which a map is handed on between cells that look alike (ours: 12)
     spread_temperature: float = 0.1  # of the likeness of two cells, a mean of cosines
 
@@ -150,6 +152,12 @@ class M2VSL(Localizer):
                 levels[i] = levels[i] + coarse
         return levels
 
+    def listen(self, spectrogram: Tensor) -> Tensor:
+        """(B, 1, F, T) -> the vector of the sound, (B, D_a)."""
+        if not self.config.loudness:
+            spectrogram = spectrogram - spectrogram.mean((-2, -1), keepdim=True)
+        return self.audio(spectrogram)
+
     def heard(self, slots: Slots, sound: Tensor) -> Tensor:
         """Logits of "class c sounds", (B, C): from the class slots of the sound, or from its vector (B, D_a)."""
         source = slots.audio if self.config.heard_from == "slots" else sound
@@ -157,26 +165,30 @@ class M2VSL(Localizer):
 
     def forward(self, batch: Batch) -> Losses:
         """Losses ``mmc`` and, with class tokens, ``token``, ``seen``, ``heard`` (and ``maps``, ours)."""
-        c, sound = self.config, self.audio(batch.spectrogram)
+        c, heard, spectrogram = self.config, batch.heard, batch.spectrogram
+        if c.remix:
+            spectrogram, heard = _remixed(spectrogram, heard)
+        sounds = self.listen(spectrogram)  # the batch's, then those that were mixed of them
+        sound = sounds[: len(batch)]
         pyramid = self.pyramid(self.visual(batch.image))
         if not c.mmt:
             owner = torch.arange(len(batch), device=sound.device)
-            return {"mmc": self._contrast(pyramid, ops.unit(self.project_audio(sound)), owner, batch.heard)}
+            return {"mmc": self._contrast(pyramid, ops.unit(self.project_audio(sound)), owner, batch.labels)}
         slots = self.mmt(pyramid, self.project_audio(sound))
         features = slots.grids if c.map_features == "after" else pyramid
         owner, which = batch.heard.nonzero(as_tuple=True)  # one query per sounding class of every sample
         queries = ops.unit(slots.audio[owner, which])  # (N, D)
-        out = {"mmc": self._contrast(features, queries, owner, batch.heard, which)}
+        out = {"mmc": self._contrast(features, queries, owner, batch.labels, which)}
         out["token"] = losses.token_identity(self.token_head(self.mmt.tokens))
-        out["seen"] = losses.presence(self.seen_head(slots.visual).squeeze(-1), batch.heard, c.class_reduction)
-        out["heard"] = losses.presence(self.heard(slots, sound), batch.heard, c.class_reduction)
+        out["seen"] = losses.presence(self.seen_head(slots.visual).squeeze(-1), batch.labels, c.class_reduction)
+        out["heard"] = losses.presence(self.heard(slots, sounds), heard, c.class_reduction)
         out |= {k: c.class_weight * out[k] for k in ("token", "seen", "heard")}
         if c.map_weight:
-            out["maps"] = c.map_weight * self._map_loss(features, slots.audio, batch.heard)
+            out["maps"] = c.map_weight * self._map_loss(features, slots.audio, batch.labels)
         return out
 
     def _contrast(
-        self, features: Sequence[Tensor], queries: Tensor, owner: Tensor, heard: Tensor, which: Tensor | None = None
+        self, features: Sequence[Tensor], queries: Tensor, owner: Tensor, labels: Tensor, which: Tensor | None = None
     ) -> Tensor:
         """MMC between the pictures' stages and unit sound queries (N, D); `which` names the class of each query."""
         c = self.config
@@ -189,19 +201,19 @@ class M2VSL(Localizer):
             scores = [ops.soft_peak(ops.similarity(ops.unit(v), queries), c.sharpness) for v in features]
         excluded = None
         if not c.same_class_negatives:
-            label = heard[owner] if which is None else F.one_hot(which, heard.shape[1]).to(heard.dtype)
-            mine = torch.arange(len(heard), device=owner.device)[:, None] == owner
-            excluded = (heard @ label.T > 0) & ~mine  # (B, N)
+            label = labels[owner] if which is None else F.one_hot(which, labels.shape[1]).to(labels.dtype)
+            mine = torch.arange(len(labels), device=owner.device)[:, None] == owner
+            excluded = (labels @ label.T > 0) & ~mine  # (B, N)
         loss = losses.mmc if c.symmetric else losses.audio_to_visual
         total = loss(scores, owner, c.temperature, excluded)
         return total / len(scores) if c.scale_sum == "mean" else total
 
-    def _map_loss(self, features: Sequence[Tensor], slots: Tensor, heard: Tensor) -> Tensor:
-        """Ours: the soft peak of the fused map of class c says whether c sounds in this picture."""
+    def _map_loss(self, features: Sequence[Tensor], slots: Tensor, labels: Tensor) -> Tensor:
+        """Ours: the soft peak of the fused map of class c says whether c is a label of this picture."""
         h, w = features[-1].shape[-2:]
         maps = self._fuse([ops.similarity(ops.unit(v), ops.unit(slots, -1)) for v in features], (2 * h, 2 * w))
         logits = self.map_gain * ops.soft_peak(maps, self.config.sharpness) + self.map_bias
-        return losses.presence(logits, heard, "sum")
+        return losses.presence(logits, labels, "sum")
 
     def _fuse(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """One map from S: each (B, K, h_s, w_s), upsampled to `size`; ledger 18, 19."""
@@ -229,7 +241,7 @@ class M2VSL(Localizer):
     @torch.no_grad()
     def localize(self, batch: Batch) -> Maps:
         """One map per class (with class tokens), or one map of the whole mixture."""
-        stages, sound = self.visual(batch.image), self.audio(batch.spectrogram)
+        stages, sound = self.visual(batch.image), self.listen(batch.spectrogram)
         pyramid, size = self.pyramid(stages), (batch.image.shape[-2], batch.image.shape[-1])
         if not self.config.mmt:
             heat = self._maps(pyramid, self.project_audio(sound)[:, None], stages, size)
@@ -241,6 +253,16 @@ class M2VSL(Localizer):
         if self.config.gate:
             heat = heat * presence[..., None, None]
         return Maps(heat, torch.arange(heat.shape[1], device=heat.device), presence)
+
+
+def _remixed(spectrogram: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch's sounds (B, 1, F, T) with their labels (B, C), and each once more mixed with another: 2 B of both.
+
+    The logarithm of a sum is nearly the larger of two logarithms, so the louder of two cells is kept.
+    """
+    other = torch.randperm(len(heard), device=heard.device)
+    both = torch.maximum(spectrogram, spectrogram[other])
+    return torch.cat([spectrogram, both]), torch.cat([heard, torch.maximum(heard, heard[other])])
 
 
 def _check(config: M2VSLConfig) -> None:
@@ -263,5 +285,7 @@ def _check(config: M2VSLConfig) -> None:
         raise ValueError("map_features='after' needs mmt=True: there is no transformer to come after")
     if (config.map_weight or config.gate) and not config.mmt:
         raise ValueError("map_weight and gate need mmt=True: without class tokens no map belongs to a class")
+    if config.remix and not (config.mmt and config.heard_from == "sound"):
+        raise ValueError("remix needs mmt=True and heard_from='sound': mixed sounds have no picture to be slots with")
     if config.fuse == "learned" and not config.map_weight:
         raise ValueError("fuse='learned' needs map_weight > 0: no other loss reads the fused map")

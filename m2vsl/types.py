@@ -37,18 +37,20 @@ class Sample:
     waveform: Tensor  # (n,) float32, mono, at AudioConfig.rate
     heard: Tensor  # (C,) float32 multi-hot: classes in the sound
     seen: Tensor  # (C,) float32 multi-hot: classes in the picture
+    labels: Tensor  # (C,) float32 multi-hot: what its videos are labelled; more than `heard` if a source was muted
     mixture: int  # samples with the same value share one sound
     truth: Truth
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a method is given. ``truth``, ``heard`` and ``seen`` are not for `localize`."""
+    """What a method is given. ``truth``, ``heard``, ``seen`` and ``labels`` are not for `localize`."""
 
     image: Tensor  # (B, 3, H, W) float32, normalised by the ImageNet mean and standard deviation
     spectrogram: Tensor  # (B, 1, F, T) float32, log power
     heard: Tensor  # (B, C) float32 multi-hot: classes in the sound
     seen: Tensor  # (B, C) float32 multi-hot: classes in the picture
+    labels: Tensor  # (B, C) float32 multi-hot: what its videos are labelled; more than `heard` if a source was muted
     mixture: Tensor  # (B,) int64: samples with the same value share one sound
     truth: Truth
     keys: tuple[str, ...] = ()

@@ -30,7 +30,7 @@ def batch_of(pictures: int = 4, *, frames: int = 2, size: int = 64, seed: int = 
     heard = torch.zeros(pictures, CLASSES).scatter_(1, classes, 1)
     truth = Truth(mask, classes, torch.ones(pictures, frames, dtype=torch.bool))
     keys = tuple(f"{seed}-{b}" for b in range(pictures))
-    return Batch(image, spectrogram, heard, heard.clone(), torch.arange(pictures), truth, keys)
+    return Batch(image, spectrogram, heard, heard.clone(), heard.clone(), torch.arange(pictures), truth, keys)
 
 
 def photo_folder(root: Path, classes: int = 2, files: int = 10) -> Path:

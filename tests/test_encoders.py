@@ -12,6 +12,7 @@ from m2vsl import frame
 from m2vsl.encoders import (
     WEIGHT_FILES,
     AudioEncoder,
+    ConvNorm,
     EfficientNetLite0,
     EncoderConfig,
     ResNet18,
@@ -98,6 +99,20 @@ def test_lite0_has_its_strides_and_channels(lite0: VisualEncoder) -> None:
     assert shapes == [(24, 16, 24), (40, 8, 12), (112, 4, 6), (1280, 2, 3)]
     assert odd == [(19, 19), (10, 10), (5, 5), (3, 3)]  # ceil: TensorFlow's "same"
     assert lite0.channels == (24, 40, 112, 1280)
+
+
+def test_a_frozen_norm_is_folded_into_its_convolution(lite0: VisualEncoder) -> None:
+    """The folded map against convolution, norm and ReLU6 one after the other, layer by layer."""
+    layers = [m for m in lite0.modules() if isinstance(m, ConvNorm)]
+    assert len(layers) == 49
+    drawn = torch.Generator().manual_seed(0)
+    for layer in layers:
+        x = torch.randn(2, layer[0].weight.shape[1] * layer[0].groups, 7, 10, generator=drawn)
+        with torch.no_grad():
+            step_by_step = layer[0](x)
+            for part in layer[1:]:
+                step_by_step = part(step_by_step)
+            torch.testing.assert_close(layer(x), step_by_step, rtol=1e-4, atol=1e-4)
 
 
 def test_lite0_is_given_pixels_minus_127_over_128() -> None:

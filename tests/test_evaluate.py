@@ -53,7 +53,7 @@ def batch(truth):
         heard[picture, truth.classes[picture, source]] = 1
     keys = tuple(f"picture {i}" for i in range(count))
     image, sound = torch.zeros(count, 3, height, width), torch.zeros(count, 1, 4, 4)
-    return Batch(image, sound, heard, heard, torch.arange(count), truth, keys)
+    return Batch(image, sound, heard, heard, heard, torch.arange(count), truth, keys)
 
 
 def part(whole, where):

@@ -133,6 +133,9 @@ def test_what_is_ours_is_listed_as_it_is() -> None:
     differ = {name: tuple(map(str, both)) for name, both in values.items() if both[0] != both[1]}
     rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| `(.+?)` \| .+ \|$", page().split("\n(plus)=")[1], flags=re.MULTILINE)
     assert {name: (old, new) for name, old, new in rows} == differ
+    told = page().split("\n(plus)=")[1].split("\n(as-released)=")[0]
+    assert METHODS["m2vsl_plus"].data and not METHODS["m2vsl"].data
+    assert all(f"`{name}` {value}" in told for name, value in METHODS["m2vsl_plus"].data.items())
 
 
 @pytest.mark.parametrize("file", ["deviations", "notation", "protocols", "provenance", "data", "baselines"])

@@ -11,8 +11,9 @@ from scenes import CLASSES, TINY, batch_of
 from torch.nn import functional as F
 
 from m2vsl import losses, ops
+from m2vsl.audio import AUDIO, log_spectrogram
 from m2vsl.encoders import EncoderConfig
-from m2vsl.model import M2VSL, MMT, M2VSLConfig
+from m2vsl.model import M2VSL, MMT, M2VSLConfig, _remixed
 from m2vsl.types import Batch
 
 CHOICES: dict[str, dict[str, Any]] = {
@@ -44,6 +45,8 @@ CHOICES: dict[str, dict[str, Any]] = {
     "top down": {"top_down": True},
     "loss on maps": {"map_weight": 0.5},
     "handed on": {"spread": 2},
+    "sounds mixed once more": {"heard_from": "sound", "remix": True},
+    "deaf to loudness": {"loudness": False},
     "resnet18": {"encoder": replace(TINY, visual="resnet18", weights="none")},
     "frozen": {"encoder": replace(TINY, freeze=True)},
 }
@@ -209,6 +212,50 @@ class TestContrast:
         assert not torch.isclose(asked, paper)
         if choices == {"scale_sum": "mean"}:
             torch.testing.assert_close(asked, paper / 4)
+
+
+def test_a_louder_recording_is_the_same_to_ears_without_loudness() -> None:
+    batch = batch_of()
+    louder = replace(batch, spectrogram=batch.spectrogram + 0.3)  # a factor, in the logarithm
+    for loudness in (True, False):
+        method = model(loudness=loudness).eval()
+        same = torch.allclose(method.localize(batch).heat, method.localize(louder).heat, atol=1e-4)
+        assert same is not loudness
+
+
+def test_a_muted_source_is_no_query_and_its_label_still_counts_for_the_picture() -> None:
+    method = model(same_class_negatives=False, heard_from="sound", map_weight=1.0).eval()
+    whole = batch_of()
+    heard = whole.heard.clone()
+    heard[0, 1] = 0  # picture 0 shows classes 0 and 1; class 1, which picture 1 shows too, is muted
+    muted, unlabelled = replace(whole, heard=heard), replace(whole, heard=heard, labels=heard)
+    one, other, all_sound = method(muted), method(unlabelled), method(whole)
+    assert torch.equal(one["seen"], all_sound["seen"]) and not torch.isclose(one["seen"], other["seen"])
+    assert torch.equal(one["maps"], all_sound["maps"]) and not torch.isclose(one["maps"], other["maps"])
+    assert not torch.isclose(one["heard"], all_sound["heard"])
+    assert torch.equal(one["heard"], other["heard"])
+    assert not torch.isclose(one["mmc"], other["mmc"])  # picture 0 would be a negative of the other sounds of class 1
+
+
+def test_remixed_sounds_come_after_the_batch_and_keep_the_louder_of_two_cells() -> None:
+    torch.manual_seed(0)
+    batch = batch_of()
+    spectrogram, heard = _remixed(batch.spectrogram, batch.heard)
+    assert torch.equal(spectrogram[:4], batch.spectrogram) and torch.equal(heard[:4], batch.heard)
+    partner = []
+    for b in range(4):
+        fits = [k for k in range(4) if torch.equal(spectrogram[4 + b], batch.spectrogram[[b, k]].amax(0))]
+        partner += fits
+        assert torch.equal(heard[4 + b], batch.heard[[b, fits[0]]].amax(0))
+    assert sorted(partner) == [0, 1, 2, 3]
+
+
+def test_the_louder_of_two_cells_is_nearly_the_logarithm_of_the_sum() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    one, two = (torch.randn(257 * 220 + 512, generator=drawn) * s for s in (1.0, 0.2))
+    config = AUDIO["paper300"]
+    a, b, both = (log_spectrogram(w[None], config) for w in (one, two, one + two))
+    assert float((torch.maximum(a, b) - both).abs().mean()) < 0.05  # of about 1.5
 
 
 def test_class_weight_scales_the_three_class_losses_alone() -> None:

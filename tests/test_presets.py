@@ -36,9 +36,13 @@ def test_the_papers_preset_has_the_papers_sizes() -> None:
     assert made.model.scales == (1, 2, 3, 4) and made.model.tokens == 5 and made.model.depth == 3
 
 
-def test_methods_differ_in_their_models_alone() -> None:
-    trees = [experiment(method, "duet").tree() for method in METHODS if not METHODS[method].solos]
-    assert all({**tree, "method": "", "model": {}} == {**trees[0], "method": "", "model": {}} for tree in trees)
+def test_methods_differ_in_their_models_and_in_data_fields_of_their_own() -> None:
+    trees = {name: experiment(name, "duet").tree() for name in METHODS if not METHODS[name].solos}
+    common = {**trees["m2vsl"], "method": "", "model": {}}
+    for name, tree in trees.items():
+        data = {**common["data"], **METHODS[name].data}
+        assert {**tree, "method": "", "model": {}} == {**common, "data": data}
+    assert [name for name, method in METHODS.items() if method.data] == ["m2vsl_plus"]  # ours alone
 
 
 @pytest.mark.parametrize(

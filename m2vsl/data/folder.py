@@ -48,12 +48,15 @@ class FolderConfig:
     rounds: int = 1  # how often every held-out photograph comes first in the val and test lists
     margin: float = 1.1  # training: FrameConfig.margin; ledger 41
     flip: float = 0.5  # training: FrameConfig.flip; ledger 41
+    solo_share: float = 0.0  # training: share of pictures of which one source, any, sounds alone (ours: 0.5)
     skip_bad: bool = False  # leave out files with problems, count and list them, rather than refuse
     cache_mb: int = 1024  # memory for decoded files, megabytes per split; the rest is decoded anew each time
 
     def __post_init__(self) -> None:
         if self.fold < 1 or self.val_fold < 0 or self.fold == self.val_fold:
             raise ValueError(f"expected two different folds from 1, got fold={self.fold}, val_fold={self.val_fold}")
+        if not 0 <= self.solo_share <= 1:
+            raise ValueError(f"expected solo_share in [0, 1], got {self.solo_share}")
         if min(self.length, self.cache_mb) < 0 or self.rounds < 1 or self.folds < 2 or self.size < 2:
             raise ValueError(f"expected length, cache_mb >= 0, rounds >= 1, folds, size >= 2, got {self}")
 
@@ -124,7 +127,11 @@ class FolderDataset:
         if self.split != "train":
             return self._sample(index, self._scenes[index], None)
         generator = seeded("folder", self.seed, self.epoch, index)
-        return self._sample(index, self._pairing.drawn(self.epoch, index, self._length, generator), generator)
+        scene = self._pairing.drawn(self.epoch, index, self._length, generator)
+        if self.config.solo_share and float(torch.rand((), generator=generator)) < self.config.solo_share:
+            alone = scene.alone()
+            scene = alone[int(torch.randint(len(alone), (), generator=generator))]
+        return self._sample(index, scene, generator)
 
     def _usable(self) -> tuple[dict[int, list[Item]], dict[int, list[Item]]]:
         """Photographs and recordings of the split by class; decodes, and thereby checks, each of them."""
@@ -188,16 +195,20 @@ class FolderDataset:
             waves = [sound_files.cut(wave, self.audio, generator) for wave in waves]
             waves = [sound_files.augment(wave, self.audio, generator) for wave in waves]
         image, mask = self._canvas(pairs, scene.cells)
-        labels, present = torch.tensor([photo.label for photo in scene.photos]), torch.tensor(scene.sounding)
+        classes, present = torch.tensor([photo.label for photo in scene.photos]), torch.tensor(scene.sounding)
         return Sample(
             key=scene.key if generator is None else f"{self.epoch}:{index}:{scene.key}",
             image=image,
             waveform=sound_files.mix(waves, self.audio.mixing),
-            heard=torch.zeros(len(self.classes)).index_fill_(0, labels[present], 1),
-            seen=torch.zeros(len(self.classes)).index_fill_(0, labels, 1),
+            heard=self._multi_hot(classes[present]),
+            seen=self._multi_hot(classes),
+            labels=self._multi_hot(classes[torch.tensor(scene.labelled)]),
             mixture=index,
-            truth=Truth(mask, labels, present),
+            truth=Truth(mask, classes, present),
         )
+
+    def _multi_hot(self, classes: Tensor) -> Tensor:
+        return torch.zeros(len(self.classes)).index_fill_(0, classes, 1)
 
     def _canvas(self, pairs: Sequence[tuple[Image.Image, Image.Image]], cells: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Photographs on one canvas, (3, H, W), and the mask of each on it, (S, H, W)."""

@@ -54,6 +54,7 @@ def collate(samples: Sequence[Sample], audio: AudioConfig, generator: torch.Gene
         spectrogram=spectrogram,
         heard=torch.stack([s.heard for s in samples]),
         seen=torch.stack([s.seen for s in samples]),
+        labels=torch.stack([s.labels for s in samples]),
         mixture=torch.tensor([s.mixture for s in samples]),
         truth=Truth(
             mask=_padded([s.truth.mask for s in samples], 0),

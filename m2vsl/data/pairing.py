@@ -30,6 +30,7 @@ class Scene:
     sounds: tuple[Item, ...]
     sounding: tuple[bool, ...]
     cells: tuple[int, ...]  # where each photograph lies on the canvas, row by row
+    labelled: tuple[bool, ...]  # those that sound, or would, had not one been chosen to sound alone
     round: int = 0  # of a fixed list
 
     @property
@@ -88,7 +89,8 @@ class Pairing:
         if self.task == "multi":
             loud = 2 + int(torch.randint(2, (), generator=generator))
             cells = torch.randperm(4, generator=generator).tolist()[: len(photos)]
-        return Scene(tuple(photos), tuple(sounds), tuple(s < loud for s in range(len(photos))), tuple(cells))
+        sounding = tuple(s < loud for s in range(len(photos)))
+        return Scene(tuple(photos), tuple(sounds), sounding, tuple(cells), sounding)
 
     def _nth(self, kind: str, label: int, count: int) -> Item:
         items = (self.photos if kind == "photo" else self.sounds)[label]

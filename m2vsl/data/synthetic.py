@@ -11,9 +11,9 @@ Tasks
 
 Conventions
     Sources come sounding first (left, then right in a duet), then silent; masks are 0 or 1 on the whole canvas.
-    ``heard`` names the classes that sound, ``seen`` all that are visible. A training sample is a function of
-    (seed, epoch, index) and the index may be any whole number from 0; ``val`` and ``test`` are fixed lists, functions
-    of (split, index). The scene does not depend on the size in pixels.
+    ``heard`` names the classes that sound, ``seen`` all that are visible, ``labels`` those that sound or were muted.
+    A training sample is a function of (seed, epoch, index) and the index may be any whole number from 0; ``val`` and
+    ``test`` are fixed lists, functions of (split, index). The scene does not depend on the size in pixels.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class SyntheticConfig:
     sources: tuple[int, int] = (2, 3)  # sounding things of a multi-source frame, least and most
     multi_distractors: tuple[int, int] = (0, 1)  # silent things of a multi-source frame, least and most
     areas: tuple[float, float] = (0.04, 0.40)  # of a thing, share of the frame, least and most; log-uniform
+    solo_share: float = 0.0  # training: share of pictures of which one source, any, sounds alone (ours: 0.5)
 
     def __post_init__(self) -> None:
         if not 1 <= self.classes <= len(CLASSES):
@@ -68,6 +69,8 @@ class SyntheticConfig:
             few, many = getattr(self, name)
             if not least <= few <= many:
                 raise ValueError(f"expected {name} (least, most) with {least} <= least <= most, got {(few, many)}")
+        if not 0 <= self.solo_share <= 1:
+            raise ValueError(f"expected solo_share in [0, 1], got {self.solo_share}")
         if not 0.005 <= self.areas[0] <= self.areas[1] <= LARGEST:
             raise ValueError(f"expected areas (least, most) between 0.005 and {LARGEST} of the frame, got {self.areas}")
 
@@ -147,7 +150,10 @@ class SyntheticDataset(torch.utils.data.Dataset[Sample]):
             raise IndexError(f"expected an index from 0 to {len(self) - 1} of {self.split}, got {index}")
         picture, source = self._used(index)
         streams = self._streams(picture)
-        cast = self._cast(next(streams))
+        rng = next(streams)
+        cast = self._cast(rng)
+        if self.split == "train" and rng.random() < self.config.solo_share:
+            source = int(rng.integers(len(cast.sounding)))
         image, things, masks = self._draw(cast, (next(streams), next(streams)))
         present = np.arange(len(things)) < len(cast.sounding)
         if source is not None:
@@ -159,6 +165,7 @@ class SyntheticDataset(torch.utils.data.Dataset[Sample]):
             waveform=mix(waves, self.audio.mixing),
             heard=self._multi_hot([thing.look for thing, on in zip(things, present, strict=True) if on]),
             seen=self._multi_hot([thing.look for thing in things]),
+            labels=self._multi_hot(cast.sounding),
             mixture=index,
             truth=Truth(masks, torch.tensor([thing.look for thing in things]), torch.from_numpy(present)),
         )

@@ -38,7 +38,7 @@ def ready(name: str) -> Localizer:
 def at(batch: Batch, rows: Tensor) -> Batch:
     """The given samples of a batch, in that order."""
     truth = Truth(batch.truth.mask[rows], batch.truth.classes[rows], batch.truth.present[rows])
-    tensors = {f: getattr(batch, f)[rows] for f in ("image", "spectrogram", "heard", "seen", "mixture")}
+    tensors = {f: getattr(batch, f)[rows] for f in ("image", "spectrogram", "heard", "seen", "labels", "mixture")}
     return Batch(**tensors, truth=truth, keys=tuple(batch.keys[i] for i in rows))
 
 
@@ -84,7 +84,8 @@ def test_a_permuted_batch_gives_permuted_maps(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_localize_reads_no_labels(name: str) -> None:
     batch, other = batch_of(), batch_of(seed=9)
-    scrambled = replace(batch, heard=1 - batch.heard, seen=1 - batch.seen, mixture=other.mixture.flip(0))
+    wrong = {name: 1 - getattr(batch, name) for name in ("heard", "seen", "labels")}
+    scrambled = replace(batch, **wrong, mixture=other.mixture.flip(0))
     mask, classes = torch.rand_like(batch.truth.mask).round(), batch.truth.classes.flip(0)
     scrambled = replace(scrambled, truth=Truth(mask, classes, ~batch.truth.present))
     same = torch.equal(ready(name).localize(batch).heat, ready(name).localize(scrambled).heat)

@@ -203,6 +203,35 @@ def test_one_source_at_a_time(make_folder: Make, task: str) -> None:
     assert place == len(alone) == len(set(alone.ids()))
 
 
+def test_a_share_of_training_pictures_sounds_from_one_source(make_folder: Make) -> None:
+    root = make_folder()
+    alone, mixed = dataset(root, solo_share=1.0), dataset(root, solo_share=0.5, length=400)
+    for i in range(len(alone)):
+        one = alone[i]
+        assert one.heard.sum() == one.truth.present.sum() == 1
+        assert torch.equal(one.labels, one.seen) and one.labels.sum() == 2  # the muted one keeps its label
+    share = sum(int(mixed[i].heard.sum()) == 1 for i in range(400)) / 400
+    assert 0.4 < share < 0.6
+    which = {int(alone[i].truth.present.nonzero()) for i in range(len(alone))}
+    assert which == {0, 1}
+    for split in ("val", "test"):
+        assert all(dataset(root, split, solo_share=1.0)[i].heard.sum() == 2 for i in range(3))
+    assert dataset(root)[0].labels.equal(dataset(root)[0].heard)
+    with pytest.raises(ValueError, match=r"solo_share in \[0, 1\], got 2"):
+        dataset(root, solo_share=2)
+
+
+def test_labels_name_what_sounds_and_not_what_is_merely_seen(make_folder: Make) -> None:
+    root = make_folder(classes=4)
+    for split, sound in (("train", "mixture"), ("test", "mixture"), ("test", "one")):
+        data = dataset(root, split, "multi", sound=sound)
+        for sample in (data[i] for i in range(len(data))):
+            assert 2 <= sample.labels.sum() <= 3 and bool((sample.labels >= sample.heard).all())
+            assert bool((sample.labels <= sample.seen).all()) and sample.seen.sum() == 4
+            if sound == "mixture":
+                assert torch.equal(sample.labels, sample.heard)
+
+
 # what is refused
 
 

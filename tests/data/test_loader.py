@@ -38,6 +38,7 @@ class Noise:
             waveform=torch.randn(AUDIO_SHORT.samples, generator=chance),
             heard=torch.eye(4)[index % 4],
             seen=torch.eye(4)[index % 4],
+            labels=torch.eye(4)[index % 4],
             mixture=index,
             truth=Truth(
                 torch.ones(sources, 8, 8), torch.arange(sources), torch.tensor([True] + [False] * (sources - 1))

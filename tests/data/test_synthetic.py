@@ -287,6 +287,23 @@ def test_multi_has_two_or_three_sources_and_up_to_one_silent() -> None:
 
 
 @pytest.mark.parametrize("task", ["duet", "multi"])
+def test_a_share_of_training_pictures_sounds_from_one_source(task: str) -> None:
+    whole, half, alone = (made("train", replace(SMALL, solo_share=s), task=task) for s in (0.0, 0.5, 1.0))
+    muted = 0
+    for i in range(60):
+        all_of_it, some, one = whole[i], half[i], alone[i]
+        assert torch.equal(one.image, all_of_it.image) and torch.equal(one.labels, all_of_it.heard)
+        assert torch.equal(some.labels, all_of_it.labels) and torch.equal(all_of_it.labels, all_of_it.heard)
+        assert one.heard.sum() == one.truth.present.sum() == 1 and bool((one.heard <= one.labels).all())
+        muted += int(some.heard.sum()) == 1
+    assert 18 <= muted <= 42
+    assert len({int(alone[i].truth.present.nonzero()) for i in range(20)}) > 1
+    assert torch.equal(made("test", replace(SMALL, solo_share=1.0), task=task)[0].waveform, made(task=task)[0].waveform)
+    with pytest.raises(ValueError, match=r"solo_share in \[0, 1\], got -1"):
+        replace(SMALL, solo_share=-1)
+
+
+@pytest.mark.parametrize("task", ["duet", "multi"])
 def test_one_source_at_a_time_uses_each_picture_once_per_source(task: str) -> None:
     mixed, alone = made(task=task), made(task=task, sound="one")
     i = 0

@@ -23,7 +23,9 @@ def a_batch(width: int = 64) -> Batch:
         torch.zeros(2, 1, 32, width), torch.zeros(2, 1, dtype=torch.int64), torch.ones(2, 1, dtype=torch.bool)
     )
     labels = torch.tensor([[1.0, 0, 0], [0, 1, 0]])
-    return Batch(torch.randn(2, 3, 32, width), torch.randn(2, 1, 65, 60), labels, labels, torch.arange(2), truth)
+    return Batch(
+        torch.randn(2, 3, 32, width), torch.randn(2, 1, 65, 60), labels, labels, labels, torch.arange(2), truth
+    )
 
 
 def test_shapes_are_read_off_the_running_model() -> None:

@@ -35,7 +35,7 @@ def a_sample(frames: int = 1) -> Sample:
     image = torch.randn(3, SIDE, SIDE * frames, generator=torch.Generator().manual_seed(0))
     wave = 0.1 * torch.sin(torch.arange(AUDIO_CONFIG.samples) * 0.2)
     truth = Truth(mask, torch.tensor([1, 0]), torch.tensor([True, False]))
-    return Sample("key", image, wave, torch.tensor([0.0, 1]), torch.tensor([1.0, 1]), 0, truth)
+    return Sample("key", image, wave, torch.tensor([0.0, 1]), torch.tensor([1.0, 1]), torch.tensor([0.0, 1]), 0, truth)
 
 
 def shown(fig: object) -> list[str]:

@@ -75,7 +75,7 @@ def batch_of(image: Tensor, keys: tuple[str, ...] = ()) -> Batch:
     size, _, height, width = image.shape
     heard = image.mean((1, 2, 3)).sign().relu()[:, None]
     truth = Truth(torch.zeros(size, 1, height, width), torch.zeros(size, 1).long(), torch.ones(size, 1).bool())
-    return Batch(image, torch.zeros(size, 1, 2, 2), heard, heard, torch.arange(size), truth, keys)
+    return Batch(image, torch.zeros(size, 1, 2, 2), heard, heard, heard, torch.arange(size), truth, keys)
 
 
 def config(**changes: object) -> TrainConfig:
