@@ -119,8 +119,8 @@ def test_rows_of_different_lists_are_refused(found: list[Record], other: dict) -
 
 
 def test_what_only_training_sees_may_differ(found: list[Record]) -> None:
-    longer = {"seed": 0, "method": "random", "data": {"size": 224, "train_length": 99}}
-    assert table([*found, replace(made("random", 0.2), experiment=longer)], [CIOU]).cell("random", CIOU) == "20.0"
+    other = {"seed": 0, "method": "random", "data": {"size": 224, "train_length": 99, "solo_share": 0.5}}
+    assert table([*found, replace(made("random", 0.2), experiment=other)], [CIOU]).cell("random", CIOU) == "20.0"
 
 
 def test_configurations_and_seeds_are_not_mixed(found: list[Record]) -> None:
