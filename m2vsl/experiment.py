@@ -33,6 +33,7 @@ from m2vsl.model import M2VSL, M2VSLConfig
 from m2vsl.records import Record
 from m2vsl.training import checkpoint
 from m2vsl.training.loop import TrainConfig, train
+from m2vsl.training.processor import without_denormals
 from m2vsl.training.progress import History
 from m2vsl.types import Batch
 
@@ -58,6 +59,7 @@ PLUS = M2VSLConfig(  # ours: each field a departure from the paper, one row of t
     map_weight=1.0,
     loudness=False,
     remix=True,
+    presence="both",
     spread=12,
 )
 METHODS: dict[str, Method] = {
@@ -129,10 +131,10 @@ class Experiment:
 
     def training_tree(self) -> dict[str, Any]:
         """The part of the tree that training depends on: several tests may share one training."""
-        tree = {k: v for k, v in self.tree().items() if k != "preset"} | {"task": self.train_task}
-        if isinstance(self.model, EZVSLConfig):
-            tree |= {"method": "ez_vsl", "model": asdict(replace(self.model, ogl=False, ogl_alpha=0.0))}
-        return tree
+        tree = {k: v for k, v in self.tree().items() if k != "preset"}
+        at_test = getattr(self.model, "AT_TEST", ())
+        learnt = {k: v for k, v in tree["model"].items() if k not in at_test}
+        return tree | {"task": self.train_task, "method": self.learner().method, "model": learnt}
 
     def learner(self) -> Experiment:
         """The part of it that learns: object guidance adds a frozen network to what EZ-VSL has learnt."""
@@ -214,7 +216,6 @@ def scored(experiment: Experiment, *, progress: bool = True) -> Record:
 
 def trained(experiment: Experiment, *, progress: bool = True) -> tuple[Localizer, History]:
     """The method, trained: loaded if its training is complete, else resumed or begun. Controls come as they are."""
-    torch.set_flush_denormal(True)  # numbers below 1e-38 make a CPU several times slower and change nothing
     if not experiment.trains:
         return experiment.build(len(experiment.samples("test").classes)), History()
     samples = experiment.samples("train", task=experiment.train_task)
@@ -225,16 +226,17 @@ def trained(experiment: Experiment, *, progress: bool = True) -> tuple[Localizer
         return iter(batches(samples, size, experiment.audio, shuffle=True, drop_last=True, **place))
 
     held_out = _held_out(experiment)
-    history = train(
-        localizer,
-        batches_from,
-        experiment.train,
-        experiment.run_dir(),
-        validate=None if held_out is None else lambda: -_loss(localizer, held_out),
-        progress=progress,
-        seed=experiment.seed,
-        about=experiment.training_tree(),
-    )
+    with without_denormals():
+        history = train(
+            localizer,
+            batches_from,
+            experiment.train,
+            experiment.run_dir(),
+            validate=None if held_out is None else lambda: -_loss(localizer, held_out),
+            progress=progress,
+            seed=experiment.seed,
+            about=experiment.training_tree(),
+        )
     if experiment.learner() != experiment:
         whole = experiment.build(len(samples.classes)).to(next(localizer.parameters()).device)
         whole.load_state_dict(localizer.state_dict(), strict=False)

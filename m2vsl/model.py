@@ -25,6 +25,9 @@ from m2vsl.types import Batch, Losses, Maps
 class M2VSLConfig:
     """Every choice that the paper leaves open. A bare number in a comment is a point of the ledger."""
 
+    AT_TEST: ClassVar[frozenset[str]] = frozenset(
+        {"gate", "presence", "spread", "spread_temperature"}
+    )  # not in training
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     scales: tuple[int, ...] = (1, 2, 3, 4)  # S stages of the trunk, 1 = finest; ledger 5; Table 4 without MMC: (4,)
     mmt: bool = True  # class tokens and transformer; Table 4 without MMT: one map of the whole mixture, ledger 35
@@ -46,6 +49,7 @@ class M2VSLConfig:
     class_weight: float = 1.0  # of the three class losses; ledger 12
     class_reduction: str = "mean"  # presence losses over classes: "mean" (AVGN) or "sum" (ours); ledger 12
     heard_from: str = "slots"  # presence is read from its class "slots" (AVGN) or "sound" (ours); ledger 12
+    presence: str = "heard"  # what sounds in a picture: what is "heard", or "both" heard and seen (ours); ledger 24
     same_class_negatives: bool = True  # pairs of one class in a batch count as negatives; ledger 43; ours: false
     peak: str = "max"  # how a bag is scored: "max" or "soft" (log-mean-exp, ours); ledger 9
     sharpness: float = 20.0  # of the soft peak, per unit of cosine
@@ -250,6 +254,8 @@ class M2VSL(Localizer):
         features = slots.grids if self.config.map_features == "after" else pyramid
         heat = self._maps(features, slots.audio, stages, size)
         presence = torch.sigmoid(self.heard(slots, sound).float())  # (B, C)
+        if self.config.presence == "both":
+            presence = presence * torch.sigmoid(self.seen_head(slots.visual).squeeze(-1).float())
         if self.config.gate:
             heat = heat * presence[..., None, None]
         return Maps(heat, torch.arange(heat.shape[1], device=heat.device), presence)
@@ -275,6 +281,7 @@ def _check(config: M2VSLConfig) -> None:
         "class_reduction": ("mean", "sum"),
         "peak": ("max", "soft"),
         "heard_from": ("slots", "sound"),
+        "presence": ("heard", "both"),
     }
     for name, values in allowed.items():
         if getattr(config, name) not in values:

@@ -50,7 +50,7 @@ PRESETS: dict[str, Preset] = {
         "a first look: about a minute on two CPU cores",
         size=112,
         encoder=_NARROW,
-        train=replace(_CPU, steps=100, eval_every=50),
+        train=replace(_CPU, steps=200, eval_every=100),
         test_length=60,
         val_length=32,
     ),

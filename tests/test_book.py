@@ -20,11 +20,14 @@ import fingerprint
 import nbformat
 import offline
 import pytest
+import readme
 import render
 import run
 import vendor
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from m2vsl.experiment import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = 'preset = None\ndataset = "synthetic"\ndata_root = ""\nseed = 0'
@@ -179,6 +182,37 @@ class TestClean:
         write(page(golden("print(2 + 2)", "4\n")), tmp_path / "ran" / "page.ipynb")
         with pytest.raises(ValueError, match="cell golden is not as it was run"):
             clean.main(["--from", str(tmp_path / "ran"), str(path)])
+
+
+class TestReadme:
+    """README quotes records and nothing else."""
+
+    def test_it_says_what_the_records_say(self) -> None:
+        assert readme.PLACE.search(readme.README.read_text("utf-8"))
+        assert readme.main(["--check"]) == 0
+
+    def test_a_table_is_made_anew_between_its_markers(self) -> None:
+        begin = "<!-- records: small photosound duet -->"
+        made = readme.rewritten(f"before\n{begin}\nold\n<!-- end -->\nafter {begin}")
+        head, table, tail = made.partition(begin)[0], *made.partition(begin)[2].split("<!-- end -->")
+        assert head == "before\n" and tail == f"\nafter {begin}" and "old" not in table
+        rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
+        assert rows[2:] == [m.title for name, m in METHODS.items()]
+        centre = json.loads(next((ROOT / "data/results/small/photosound/duet").glob("centre-*.json")).read_text())
+        cell = next(line for line in table.splitlines() if "Centre |" in line).split("|")[3].strip()
+        assert cell == f"{100 * centre['metrics']['mixture/framewise-area50-oracle/ciou@0.3']:.1f}"
+        assert readme.rewritten(made) == made
+
+    def test_the_picture_comes_from_the_cell_of_maps(self, tmp_path: Path) -> None:
+        nb08 = nbformat.read(ROOT / "notebooks" / "08_train_small.ipynb", 4)
+        assert readme.CELL in {cell.id for cell in nb08.cells}
+        shown = io.BytesIO()
+        readme.Image.new("RGB", (4, 2), "red").save(shown, "png")
+        output = new_output("display_data", {"image/png": base64.b64encode(shown.getvalue()).decode()})
+        cell = new_code_cell("fig", id=readme.CELL, outputs=[output])
+        assert readme.picture(write(page(cell), tmp_path / "ran.ipynb")).size == (4, 2)
+        with pytest.raises(ValueError, match="expected one picture in cell"):
+            readme.picture(write(page("1"), tmp_path / "other.ipynb"))
 
 
 class TestOverlay:

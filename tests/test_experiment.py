@@ -86,6 +86,11 @@ class TestIdentity:
         assert tiny("m2vsl", "duet").run_dir() != tiny("m2vsl", "single").run_dir()
         assert tiny("ez_vsl", seed=1).run_dir() != base
 
+    def test_what_is_read_at_test_alone_shares_a_training_and_has_a_record_of_its_own(self) -> None:
+        heard, both = tiny("m2vsl"), tiny("m2vsl", "duet", "model.presence=both", "model.gate=true")
+        assert heard.run_dir() == both.run_dir() and heard.record_path() != both.record_path()
+        assert tiny("m2vsl", "duet", "model.depth=1").run_dir() != heard.run_dir()
+
     def test_the_same_seed_gives_the_same_weights_and_leaves_the_generator_alone(self) -> None:
         torch.manual_seed(5)
         before = torch.get_rng_state()
@@ -117,6 +122,12 @@ class TestRun:
         never_trains()
         again = run(chosen, progress=False)
         assert again.metrics == pytest.approx(record.metrics, rel=1e-5) and again.created == record.created
+
+    def test_training_flushes_denormals_and_puts_them_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        tiny_number, seen, train = torch.tensor(1e-40), [], module.train
+        monkeypatch.setattr(module, "train", lambda *a, **k: (seen.append(float(tiny_number * 1)), train(*a, **k))[1])
+        run(tiny("ez_vsl"), progress=False)
+        assert seen == [0] and float(tiny_number * 1) > 0
 
     def test_a_lost_record_is_made_again_from_the_checkpoint(self, never_trains: Callable[[], None]) -> None:
         chosen = tiny("ez_vsl")

@@ -90,7 +90,7 @@ def test_every_choice_learns_and_localizes(choices: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "choices",
     [{k: "nonsense"} for k in ("pool", "scale_sum", "token_init", "fuse", "map_features", "class_reduction")]
-    + [{k: "nonsense"} for k in ("peak", "heard_from")]
+    + [{k: "nonsense"} for k in ("peak", "heard_from", "presence")]
     + [{"scales": ()}, {"scales": (0, 4)}, {"scales": (5,)}, {"scales": (4, 3)}, {"scales": (4, 4)}]
     + [{"map_features": "after", "mmt": False}, {"map_weight": 1.0, "mmt": False}, {"gate": True, "mmt": False}]
     + [{"fuse": "learned"}],
@@ -286,6 +286,27 @@ def test_a_gated_map_is_multiplied_by_its_presence() -> None:
     plain, gated = (model(gate=gate).eval().localize(batch_of()) for gate in (False, True))
     assert plain.presence is not None
     torch.testing.assert_close(gated.heat, plain.heat * plain.presence[..., None, None])
+
+
+def test_presence_may_ask_ears_and_eyes() -> None:
+    heard, both = (model(presence=p).eval() for p in ("heard", "both"))
+    batch = batch_of()
+    with torch.no_grad():
+        sound = heard.project_audio(heard.audio(batch.spectrogram))
+        slots = heard.mmt(heard.pyramid(heard.visual(batch.image)), sound)
+        seen = torch.sigmoid(heard.seen_head(slots.visual).squeeze(-1))
+    one, other = heard.localize(batch), both.localize(batch)
+    torch.testing.assert_close(other.presence, one.presence * seen)
+    assert torch.equal(one.heat, other.heat)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("gate", True), ("presence", "both"), ("spread", 2), ("spread_temperature", 0.5)]
+)
+def test_what_is_read_at_test_alone_changes_no_loss(name: str, value: Any) -> None:
+    assert name in M2VSLConfig.AT_TEST and len(M2VSLConfig.AT_TEST) == 4
+    one, other = model().eval()(batch_of()), model(**{name: value}).eval()(batch_of())
+    assert all(torch.equal(one[k], other[k]) for k in one)
 
 
 def test_top_down_adds_what_is_coarser() -> None:

@@ -5,8 +5,8 @@ them has to be picked, and published numbers differ in who picks:
 
 - ``oracle``: the map of the source's true class. A method's single map answers for every source; several maps without
   names are assigned to the sources so that the sum of average precisions is largest.
-- ``predicted``: the K classes most surely heard are the method's answer, K = number of sounding sources. A source whose
-  class is not among them has no map (-1) and scores 0. A single map is the same under both choices; several maps
+- ``predicted``: the K classes that it is surest of are the method's answer, K = number of sounding sources. A source
+  whose class is not among them has no map (-1) and scores 0. A single map is the same under both choices; several maps
   without names, and class maps without ``Maps.presence``, cannot be picked without the truth: not `choosable`.
 
 Source: protocol 2.3-2.4; ledger 24 (class choice), 52 (pairs of one class), 57 (methods without class maps).
@@ -114,7 +114,7 @@ def permutation_invariant(found: Match, truth: Truth, ap: Tensor | None = None) 
 
 
 def heard(maps: Maps, truth: Truth) -> Tensor | None:
-    """Whether the classes most surely heard are those that sound: (B,) bool; None if the method does not say.
+    """Whether the classes of greatest presence are those that sound: (B,) bool; None if the method does not say.
 
     As many classes count as distinct sources sound (`merge_same_class` first).
     """
@@ -156,7 +156,7 @@ def _by_predicted_class(maps: Maps, truth: Truth) -> Match:
 
 
 def _top_classes(maps: Maps, truth: Truth) -> tuple[Tensor, Tensor]:
-    """The most surely heard classes (B, M), M = min(S, K), and which of them count: as many as sources sound."""
+    """The classes of greatest presence (B, M), M = min(S, K), and which of them count: as many as sources sound."""
     if maps.presence is None:
         raise ValueError("expected Maps.presence to choose classes by, got None")
     order = maps.presence.argsort(dim=-1, descending=True, stable=True)[:, : truth.classes.shape[1]]

@@ -17,7 +17,7 @@ Scalars
 - ``<choice>/cap``, ``<choice>/piap``: first within each picture, then over pictures.
 - ``<choice>/half``, ``<choice>/pointing``: share of sources whose map has its maximum in the source's own frame, in its
   mask.
-- ``heard_accuracy``: share of pictures whose most surely heard classes are those that sound.
+- ``heard_accuracy``: share of pictures for which the classes that a method is surest of are those that sound.
 """
 
 from __future__ import annotations

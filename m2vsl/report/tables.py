@@ -25,7 +25,7 @@ NO_RECORD = "no record"
 UNDEFINED = "\N{EN DASH}"  # the record has no such score: a bound has no maximum to point with
 ABOVE = "\N{BLACK UP-POINTING TRIANGLE}"
 LISTS = {"solo": "solos", "mixture": "all sources sound", "one": "one source sounds"}
-_SCORES = {"half": "right half", "pointing": "pointing", "heard_accuracy": "classes heard", "iou": "mean IoU"}
+_SCORES = {"half": "right half", "pointing": "pointing", "heard_accuracy": "classes right", "iou": "mean IoU"}
 # fields of a data set that do not change its test list
 _TRAINING = ("train_length", "val_length", "length", "val_fold", "margin", "flip", "solo_share", "cache_mb")
 

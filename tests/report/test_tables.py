@@ -83,7 +83,7 @@ def test_every_column_names_list_protocol_and_score() -> None:
     assert CIOU.heading == ("all sources sound", "framewise-area50-oracle", "CIoU@0.3")
     assert SILENT.heading == ("one source sounds, scored on the silent ones", "oracle", "right half")
     assert Column("solo/oracle/ap").heading == ("solos", "oracle", "AP")
-    assert Column("mixture/heard_accuracy").heading == ("all sources sound", UNDEFINED, "classes heard")
+    assert Column("mixture/heard_accuracy").heading == ("all sources sound", UNDEFINED, "classes right")
     for columns in (SINGLE, DUET, LISTENING):
         assert len({c.heading for c in columns}) == len(columns)
 
