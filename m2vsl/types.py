@@ -72,6 +72,4 @@ class Maps:
 
     heat: Tensor  # (B, K, H, W) continuous, comparable across images; never min-maxed or clipped
     classes: Tensor  # (K,) int64: the class of each map; -1 = the method does not say
-    presence: Tensor | None = (
-        None  # (B, K) in [0, 1]: how surely class k sounds in this picture; None = the method does not say
-    )
+    presence: Tensor | None = None  # (B, K) in [0, 1]: how surely class k sounds here; None = the method does not say
