@@ -30,15 +30,26 @@ def peak_cosine(features: Tensor, queries: Tensor) -> Tensor:
     """Best agreement of any location: ``peak(similarity(unit(features), unit(queries, -1)))``, with a small backward.
 
     features: (B, D, h, w), any length; queries: (N, D). Returns (B, N), cosines. The best location is searched without
-    gradient, and the cosine is taken again there alone: the gradient of a maximum is that of its argument.
+    gradient, and the cosine is taken again there alone: the gradient of a maximum is that of its argument. A CPU takes
+    one picture after the other: what is done to the product is then done in its cache.
     """
-    with torch.no_grad():
-        length = features.float().norm(dim=1, keepdim=True).clamp(min=1e-12)  # (B, 1, h, w)
-        where = (similarity(features, queries) / length).flatten(2).argmax(-1)  # (B, N)
-    flat = features.flatten(2)  # (B, D, hw)
+    flat, cpu = features.flatten(2), features.device.type == "cpu"  # (B, D, hw)
+    with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+        asked, pieces = unit(queries, -1), flat if cpu else [flat]
+        found = [_best_cell(cells.float(), asked) for cells in pieces]
+        score, where = (torch.stack(values).view(-1, len(queries)) for values in zip(*found, strict=True))  # (B, N)
+    if not torch.is_grad_enabled() or not (features.requires_grad or queries.requires_grad):
+        return score
     best = flat.gather(2, where[:, None, :].expand(-1, flat.shape[1], -1))  # (B, D, N)
     with torch.autocast(features.device.type, enabled=False):
         return torch.einsum("bdn,nd->bn", unit(best), unit(queries, -1))
+
+
+def _best_cell(cells: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest cosine of cells (..., D, hw) with unit queries (N, D), and its place: (..., N) each."""
+    length = cells.square().sum(-2, keepdim=True).sqrt_().clamp_(min=1e-12)
+    best = (queries @ cells).div_(length).max(-1)
+    return best.values, best.indices
 
 
 def peak(maps: Tensor) -> Tensor:

@@ -60,6 +60,26 @@ def test_peak_cosine_has_the_value_and_the_gradient_of_the_maximum() -> None:
         torch.testing.assert_close(one.grad, other.grad)
 
 
+@pytest.mark.parametrize("side", [3, 30])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_peak_cosine_is_the_same_in_pieces_and_without_gradient(side: int, layout: torch.memory_format) -> None:
+    features, queries = randn(3, 8, side, side + 1).contiguous(memory_format=layout), randn(6, 8, seed=1)
+    plain = torch.empty(3, 6)
+    for b in range(3):
+        for n in range(6):
+            cells = features[b].flatten(1).T  # (hw, D)
+            plain[b, n] = torch.nn.functional.cosine_similarity(cells, queries[n], dim=1).amax()
+    torch.testing.assert_close(ops.peak_cosine(features, queries), plain)
+    torch.testing.assert_close(ops.peak_cosine(features.requires_grad_(), queries).detach(), plain)
+    score, where = ops._best_cell(features.detach().flatten(2), ops.unit(queries))  # as on a GPU: all at once
+    torch.testing.assert_close(score, plain)
+    assert where.shape == (3, 6) and int(where.max()) < side * (side + 1)
+
+
+def test_peak_cosine_of_nothing_is_zero() -> None:
+    assert ops.peak_cosine(torch.zeros(1, 4, 2, 2), randn(2, 4)).tolist() == [[0, 0]]
+
+
 def test_soft_peak_goes_from_the_mean_to_the_peak() -> None:
     maps = randn(2, 3, 4, 5)
     torch.testing.assert_close(ops.soft_peak(maps, 1e-3), maps.mean((-2, -1)), rtol=0, atol=2e-3)
