@@ -25,9 +25,8 @@ from m2vsl.types import Batch, Losses, Maps
 class M2VSLConfig:
     """Every choice that the paper leaves open. A bare number in a comment is a point of the ledger."""
 
-    AT_TEST: ClassVar[frozenset[str]] = frozenset(
-        {"gate", "presence", "spread", "spread_temperature"}
-    )  # not in training
+    # fields that training does not read
+    AT_TEST: ClassVar[frozenset[str]] = frozenset({"gate", "presence", "spread", "spread_temperature"})
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     scales: tuple[int, ...] = (1, 2, 3, 4)  # S stages of the trunk, 1 = finest; ledger 5; Table 4 without MMC: (4,)
     mmt: bool = True  # class tokens and transformer; Table 4 without MMT: one map of the whole mixture, ledger 35

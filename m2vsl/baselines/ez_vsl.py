@@ -24,7 +24,8 @@ from m2vsl.types import Batch, Losses, Maps
 class EZVSLConfig:
     """EZ-VSL's choices."""
 
-    AT_TEST: ClassVar[frozenset[str]] = frozenset({"ogl", "ogl_alpha"})  # not in training
+    # fields that training does not read
+    AT_TEST: ClassVar[frozenset[str]] = frozenset({"ogl", "ogl_alpha"})
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     temperature: float = 0.03  # tau; ledger 11
     symmetric: bool = True  # the printed Eq. 1 looks one way, the published code both; ledger 8
