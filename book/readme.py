@@ -41,7 +41,8 @@ COLUMNS = {
 def results(preset: str, dataset: str, task: str) -> str:
     """The table of these records as Markdown: a heading for each of `COLUMNS`, a row per method, the caption."""
     found = [r for r in records.find(RESULTS, preset=preset, task=task) if r.dataset == dataset]
-    made = table(found, [Column(metric) for metric in COLUMNS.values()], [m for m in METHODS if _recorded(m, found)])
+    recorded = {record.method for record in found}
+    made = table(found, [Column(metric) for metric in COLUMNS.values()], [m for m in METHODS if m in recorded])
     rows = [["", "seeds", *COLUMNS], ["---"] * (len(COLUMNS) + 2)]
     rows += [[METHODS[m].title, str(made.seeds[m]), *(made.cell(m, c) for c in made.columns)] for m in made.methods]
     return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", f"*{made.caption}*", ""])
@@ -59,10 +60,6 @@ def picture(copy: Path) -> Image.Image:
     if len(drawn) != 1:
         raise ValueError(f"{copy}: expected one picture in cell {CELL}, got {len(drawn)}")
     return Image.open(io.BytesIO(base64.b64decode(drawn[0]))).convert("RGB")
-
-
-def _recorded(method: str, found: list[records.Record]) -> bool:
-    return any(record.method == method for record in found)
 
 
 def main(argv: list[str] | None = None) -> int:

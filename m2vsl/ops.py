@@ -33,16 +33,16 @@ def peak_cosine(features: Tensor, queries: Tensor) -> Tensor:
     gradient, and the cosine is taken again there alone: the gradient of a maximum is that of its argument. A CPU takes
     one picture after the other: what is done to the product is then done in its cache.
     """
-    flat, cpu = features.flatten(2), features.device.type == "cpu"  # (B, D, hw)
+    flat, asked = features.flatten(2), unit(queries, -1)  # (B, D, hw), (N, D)
     with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-        asked, pieces = unit(queries, -1), flat if cpu else [flat]
+        pieces = flat if features.device.type == "cpu" else [flat]
         found = [_best_cell(cells.float(), asked) for cells in pieces]
         score, where = (torch.stack(values).view(-1, len(queries)) for values in zip(*found, strict=True))  # (B, N)
     if not torch.is_grad_enabled() or not (features.requires_grad or queries.requires_grad):
         return score
     best = flat.gather(2, where[:, None, :].expand(-1, flat.shape[1], -1))  # (B, D, N)
     with torch.autocast(features.device.type, enabled=False):
-        return torch.einsum("bdn,nd->bn", unit(best), unit(queries, -1))
+        return torch.einsum("bdn,nd->bn", unit(best), asked)
 
 
 def _best_cell(cells: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:

@@ -197,7 +197,7 @@ class TestReadme:
         head, table, tail = made.partition(begin)[0], *made.partition(begin)[2].split("<!-- end -->")
         assert head == "before\n" and tail == f"\nafter {begin}" and "old" not in table
         rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
-        assert rows[2:] == [m.title for name, m in METHODS.items()]
+        assert rows[2:] == [method.title for method in METHODS.values()]
         centre = json.loads(next((ROOT / "data/results/small/photosound/duet").glob("centre-*.json")).read_text())
         cell = next(line for line in table.splitlines() if "Centre |" in line).split("|")[3].strip()
         assert cell == f"{100 * centre['metrics']['mixture/framewise-area50-oracle/ciou@0.3']:.1f}"

@@ -84,7 +84,7 @@ def test_a_permuted_batch_gives_permuted_maps(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_localize_reads_no_labels(name: str) -> None:
     batch, other = batch_of(), batch_of(seed=9)
-    wrong = {name: 1 - getattr(batch, name) for name in ("heard", "seen", "labels")}
+    wrong = {field: 1 - getattr(batch, field) for field in ("heard", "seen", "labels")}
     scrambled = replace(batch, **wrong, mixture=other.mixture.flip(0))
     mask, classes = torch.rand_like(batch.truth.mask).round(), batch.truth.classes.flip(0)
     scrambled = replace(scrambled, truth=Truth(mask, classes, ~batch.truth.present))
