@@ -20,7 +20,7 @@ import nbformat
 from PIL import Image
 
 from m2vsl import records
-from m2vsl.experiment import METHODS
+from m2vsl.methods import METHODS
 from m2vsl.report.tables import Column, table
 
 ROOT = Path(__file__).resolve().parents[1]

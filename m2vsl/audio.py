@@ -141,6 +141,15 @@ def mix(waves: Sequence[Tensor], mixing: str = "sum") -> Tensor:
     return stack.mean(0)
 
 
+def mix_spectrograms(one: Tensor, other: Tensor) -> Tensor:
+    """Two log spectrograms (..., F, T) sounding together: the louder of each two cells.
+
+    Powers of independent sounds add, and the logarithm of a sum is nearly the larger of two logarithms (ln 2 apart at
+    most). For methods that mix solos inside a batch, where waveforms are no longer there.
+    """
+    return torch.maximum(one, other)
+
+
 def tukey(n: int, taper: float = 0.25) -> Tensor:
     """Periodic Tukey window (n,), float64: cosine flanks over `taper` of its length, flat between."""
     place = torch.arange(n, dtype=torch.float64) / n

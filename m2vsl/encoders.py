@@ -49,11 +49,12 @@ class ResNet18(nn.Module):
 
     channels = (64, 128, 256, 512)
 
-    def __init__(self) -> None:
+    def __init__(self, last_stride: int = 2) -> None:
         super().__init__()
         from torchvision.models.resnet import resnet18
 
         net = resnet18(weights=None)
+        net.layer4[0].conv1.stride = net.layer4[0].downsample[0].stride = (last_stride, last_stride)
         self.stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
         self.stages = nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4])
 
@@ -151,11 +152,12 @@ class EfficientNetLite0(nn.Module):
     gain: Tensor  # (3, 1, 1)
     shift: Tensor  # (3, 1, 1)
 
-    def __init__(self) -> None:
+    def __init__(self, last_stride: int = 2) -> None:
         super().__init__()
         self.stem = _conv_bn(3, 32, 3, 2)
         blocks, inputs = [], 32
-        for kernel, stride, expand, outputs, repeats in self._rows:
+        rows = [*self._rows[:5], (5, last_stride, 6, 192, 4), self._rows[6]]
+        for kernel, stride, expand, outputs, repeats in rows:
             for i in range(repeats):
                 blocks.append(InvertedResidual(inputs, outputs, kernel, stride if i == 0 else 1, expand))
                 inputs = outputs
@@ -208,11 +210,15 @@ def imagenet_file(name: str) -> Path:
 
 
 class VisualEncoder(nn.Module):
-    """A trunk with its weights: pictures to a pyramid of S = 4 stages."""
+    """A trunk with its weights: pictures to a pyramid of S = 4 stages.
 
-    def __init__(self, config: EncoderConfig) -> None:
+    last_stride: 2, or 1 for a last stage on the grid of the one before (14 x 14 cells of 224 pixels, not 7 x 7), as
+    LVS, DSOL and others have it: no dilation, the same weights.
+    """
+
+    def __init__(self, config: EncoderConfig, last_stride: int = 2) -> None:
         super().__init__()
-        self.trunk = TRUNKS[config.visual]()
+        self.trunk = TRUNKS[config.visual](last_stride)
         self.channels: tuple[int, ...] = self.trunk.channels
         if config.weights == "imagenet":
             file = imagenet_file(config.visual)
@@ -228,7 +234,7 @@ class VisualEncoder(nn.Module):
         return self
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W), ImageNet-normalised -> four maps (B, C_s, h_s, w_s), strides 4, 8, 16, 32."""
+        """(B, 3, H, W), ImageNet-normalised -> four maps (B, C_s, h_s, w_s), strides 4, 8, 16, 16 * last_stride."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return self.trunk(image)
 
@@ -260,11 +266,15 @@ class AudioEncoder(nn.Module):
         self.channels = inputs
         self.apply(initialise)
 
-    def forward(self, spectrogram: Tensor) -> Tensor:
-        """(B, 1, F, T) -> (B, 8 * audio_width)."""
+    def cells(self, spectrogram: Tensor) -> Tensor:
+        """(B, 1, F, T) -> the map before it is pooled, (B, 8 * audio_width, f, t)."""
         if self.stride > 1:
             spectrogram = F.avg_pool2d(spectrogram, self.stride)
-        return self.layers(self.stem(spectrogram)).amax((-2, -1))
+        return self.layers(self.stem(spectrogram))
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """(B, 1, F, T) -> (B, 8 * audio_width)."""
+        return self.cells(spectrogram).amax((-2, -1))
 
 
 def initialise(module: nn.Module) -> None:

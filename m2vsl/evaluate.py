@@ -47,8 +47,28 @@ def evaluate(localizer: Localizer, loader: Iterable[Batch], protocols: Sequence[
     with _evaluating(localizer):
         for batch in loader:
             batch = batch.to(device)
+            _refuse_more_sources(localizer, batch)
             tally.add(*score(localizer.localize(batch), batch.truth, _keys(batch, tally), protocols))
     return tally.summary()
+
+
+def oracle_maps(localizer: Localizer, batch: Batch) -> Tensor:
+    """The map that answers for each source under the choice ``oracle``, (B, S, H, W); zero where none does."""
+    device = next((parameter.device for parameter in localizer.parameters()), torch.device("cpu"))
+    batch = batch.to(device)
+    with _evaluating(localizer):
+        found = matching.match(localizer.localize(batch), matching.merge_same_class(batch.truth))
+    answered = (found.index >= 0)[..., None, None]
+    chosen = [heat[index.clamp(min=0)] for heat, index in zip(found.heat, found.index, strict=True)]
+    return torch.stack(chosen) * answered
+
+
+def _refuse_more_sources(localizer: Localizer, batch: Batch) -> None:
+    most = int(batch.truth.present.sum(-1).max())
+    if localizer.sources is not None and most > localizer.sources:
+        raise ValueError(
+            f"{type(localizer).__name__} tells {localizer.sources} sources of a picture apart, got one with {most}"
+        )
 
 
 def bound(loader: Iterable[Batch], protocols: Sequence[Protocol] = ALL) -> Summary:
@@ -90,8 +110,10 @@ def score(
     per_picture: dict[str, Tensor] = {}
     for choice in found:
         columns |= {f"{choice}/{name}": values * answered[choice][picture, source] for name, values in once.items()}
-        cap = (own_ap * answered[choice]).masked_fill(~truth.present, torch.nan).nanmean(-1)
-        per_picture |= {f"{choice}/cap": cap, f"{choice}/piap": _piap(found, choice, truth, ap)}
+        per_picture |= {f"{choice}/piap": _piap(found, choice, truth, ap)}
+        if matching.is_named(maps):  # no CAP without classes (ledger 57)
+            cap = (own_ap * answered[choice]).masked_fill(~truth.present, torch.nan).nanmean(-1)
+            per_picture |= {f"{choice}/cap": cap}
     heard = matching.heard(maps, truth)
     per_picture |= {} if heard is None else {"heard": heard}
     return _with(_identity(truth, picture, source, keys), columns), _with(_pictures(keys), per_picture)

@@ -1,7 +1,7 @@
 """One run: a method, a data set, a configuration, a seed; from there to a record.
 
-`run` loads the record if there is one, else resumes, else trains: the same call on a laptop and on a GPU. `METHODS` and
-`DATASETS` are literal: what can be run stands here.
+`run` loads the record if there is one, else resumes, else trains: the same call on a laptop and on a GPU. `DATASETS` is
+literal: what can be run stands here, and in `m2vsl.methods`.
 """
 
 from __future__ import annotations
@@ -9,27 +9,26 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from m2vsl import paths, records
 from m2vsl.audio import AudioConfig
-from m2vsl.baselines.controls import Centre, ControlConfig, Oracle, Random
-from m2vsl.baselines.ez_vsl import EZVSL, EZVSLConfig
+from m2vsl.baselines.ez_vsl import EZVSLConfig
 from m2vsl.data.folder import FolderConfig, FolderDataset
-from m2vsl.data.loader import Batches, batches
+from m2vsl.data.loader import Batches, batches, collate
 from m2vsl.data.synthetic import SyntheticConfig, SyntheticDataset
-from m2vsl.evaluate import bound, evaluate
+from m2vsl.evaluate import bound, evaluate, oracle_maps
 from m2vsl.localizer import Localizer
+from m2vsl.methods import CONTROLS, METHODS
 from m2vsl.metrics.protocols import PROTOCOLS
 from m2vsl.metrics.tally import Summary
-from m2vsl.model import M2VSL, M2VSLConfig
 from m2vsl.records import Record
 from m2vsl.training import checkpoint
 from m2vsl.training.loop import TrainConfig, train
@@ -37,46 +36,11 @@ from m2vsl.training.processor import without_denormals
 from m2vsl.training.progress import History
 from m2vsl.types import Batch
 
-
-class Method(NamedTuple):
-    """What a name in a table stands for."""
-
-    build: Any  # (config, classes) -> Localizer
-    config: Any  # its configuration under the ledger's defaults
-    title: str  # as tables print it
-    solos: bool = False  # learns from solos, whatever it is tested on; ledger 45
-    data: Mapping[str, Any] = MappingProxyType({})  # fields of the data set that are part of the method
-
-
-PLUS = M2VSLConfig(  # ours: each field a departure from the paper, one row of the ablation
-    scales=(2, 3, 4),
-    class_reduction="sum",
-    heard_from="sound",
-    same_class_negatives=False,
-    peak="soft",
-    sharpness=8.0,
-    top_down=True,
-    map_weight=1.0,
-    loudness=False,
-    remix=True,
-    presence="both",
-    spread=12,
-)
-METHODS: dict[str, Method] = {
-    "centre": Method(Centre, ControlConfig(), "Centre"),
-    "random": Method(Random, ControlConfig(), "Random"),
-    "oracle": Method(Oracle, ControlConfig(), "Oracle"),
-    "bound": Method(Oracle, ControlConfig(), "bound of the protocol"),
-    "ez_vsl": Method(EZVSL, EZVSLConfig(), "EZ-VSL", solos=True),
-    "ez_vsl_ogl": Method(EZVSL, EZVSLConfig(ogl=True), "EZ-VSL + OGL", solos=True),
-    "m2vsl": Method(M2VSL, M2VSLConfig(), "M2VSL"),
-    "m2vsl_plus": Method(M2VSL, PLUS, "M2VSL+ (ours)", data={"solo_share": 0.5}),
-}
-CONTROLS = ("centre", "random", "oracle", "bound")
 DATASETS: dict[str, tuple[Any, Any]] = {
     "synthetic": (SyntheticDataset, SyntheticConfig),
     "folder": (FolderDataset, FolderConfig),
 }
+SHOWN = 5  # pictures of a test list whose maps are kept beside the record of seed 0, for the pages
 TASKS = ("single", "duet", "multi")
 
 
@@ -195,6 +159,8 @@ def scored(experiment: Experiment, *, progress: bool = True) -> Record:
         scalars |= {f"{name}/{key}": value for key, value in summary.scalars.items()}
         scalars |= {f"{name}/n_{key}": float(value) for key, value in summary.counts.items()}
         rows[name], n, ids = summary.sources, n + summary.n, [*ids, *dataset.ids()]
+        if experiment.seed == 0 and name != "one" and experiment.method != "bound":
+            records.save_maps(path, _shown(experiment, localizer, dataset), name)
     record = Record(
         **{k: getattr(experiment, k) for k in ("method", "task", "preset", "seed")},
         dataset=experiment.source,
@@ -281,6 +247,13 @@ def score(experiment: Experiment, localizer: Localizer, dataset: Any) -> Summary
     device = next((parameter.device.type for parameter in localizer.parameters()), "cpu")
     with torch.autocast(device, torch.bfloat16, enabled=experiment.train.precision == "bf16"):
         return evaluate(localizer, loader)
+
+
+def _shown(experiment: Experiment, localizer: Localizer, dataset: Any) -> Tensor:
+    """The oracle's maps of the first pictures of a list, a quarter of the picture's size: (SHOWN, S, H / 4, W / 4)."""
+    first = collate([dataset[i] for i in range(min(SHOWN, len(dataset)))], experiment.audio)
+    maps = oracle_maps(localizer, first)
+    return torch.nn.functional.avg_pool2d(maps, 4)
 
 
 def _training(history: History) -> dict[str, float]:

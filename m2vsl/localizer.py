@@ -31,7 +31,9 @@ class Localizer(nn.Module, ABC):
 
     wants: ClassVar[frozenset[str]] = frozenset()  # what it learns from: "labels", "solos", "mixtures"
     listens: ClassVar[bool] = True  # its maps change with the sound
+    named: ClassVar[bool] = False  # its maps say which class each is for; without, there is no CAP
     stages: tuple[Stage, ...] = (Stage("joint"),)
+    sources: int | None = None  # sources of one picture that its unnamed maps can tell apart; None = one map for all
 
     @abstractmethod
     def forward(self, batch: Batch) -> Losses:
@@ -41,6 +43,16 @@ class Localizer(nn.Module, ABC):
     @torch.no_grad()
     def localize(self, batch: Batch) -> Maps:
         """Maps at the size of the picture, without gradient, from ``image`` and ``spectrogram`` alone."""
+
+    def require_solos(self, batch: Batch) -> None:
+        """ValueError, naming the method and the sample, if more than one class sounds in a sample of `batch`."""
+        several = (batch.heard.sum(-1) > 1).nonzero().flatten().tolist()
+        if several:
+            key = batch.keys[several[0]] if batch.keys else f"number {several[0]}"
+            raise ValueError(
+                f"{type(self).__name__} learns from solos: expected one sounding class per sample, "
+                f"got {int(batch.heard[several[0]].sum())} in {key}; train it on the task 'single'"
+            )
 
     def enter(self, stage: Stage, loader: Iterable[Batch]) -> None:
         """Prepare for a stage of training (k-means, pseudo-labels, freezing). By default nothing."""

@@ -1,7 +1,7 @@
 r"""M2VSL: the paper's model in one file (sections 3.2 and 3.3; protocol 4.2 where the paper is silent).
 
 `M2VSLConfig` under its defaults is the paper under the ledger's defaults. Every departure of ours is one field, marked
-"ours"; `experiment.METHODS` calls the paper's model ``m2vsl`` and our best ``m2vsl_plus``.
+"ours"; `methods.METHODS` calls the paper's model ``m2vsl`` and our best ``m2vsl_plus``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from m2vsl import losses, ops
 from m2vsl.attention import Block, Grouping, LiteralBlock
+from m2vsl.audio import mix_spectrograms
 from m2vsl.encoders import AudioEncoder, EncoderConfig, VisualEncoder, initialise
 from m2vsl.localizer import Localizer
 from m2vsl.types import Batch, Losses, Maps
@@ -128,6 +129,7 @@ class M2VSL(Localizer):
     """The whole method: encoders, projections, MMC, MMT and class losses. ``classes``: C, of the data set."""
 
     wants: ClassVar[frozenset[str]] = frozenset({"labels", "mixtures"})
+    named: ClassVar[bool] = True
 
     def __init__(self, config: M2VSLConfig, classes: int) -> None:
         super().__init__()
@@ -261,12 +263,9 @@ class M2VSL(Localizer):
 
 
 def _remixed(spectrogram: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
-    """A batch's sounds (B, 1, F, T) with their labels (B, C), and each once more mixed with another: 2 B of both.
-
-    The logarithm of a sum is nearly the larger of two logarithms, so the louder of two cells is kept.
-    """
+    """A batch's sounds (B, 1, F, T) with their labels (B, C), and each once more mixed with another: 2 B of both."""
     other = torch.randperm(len(heard), device=heard.device)
-    both = torch.maximum(spectrogram, spectrogram[other])
+    both = mix_spectrograms(spectrogram, spectrogram[other])
     return torch.cat([spectrogram, both]), torch.cat([heard, torch.maximum(heard, heard[other])])
 
 

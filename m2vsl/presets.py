@@ -16,7 +16,8 @@ from typing import Any, get_args, get_type_hints
 
 from m2vsl.audio import AUDIO, AudioConfig
 from m2vsl.encoders import EncoderConfig
-from m2vsl.experiment import DATASETS, METHODS, Experiment
+from m2vsl.experiment import DATASETS, Experiment
+from m2vsl.methods import METHODS
 from m2vsl.training.loop import TrainConfig
 
 
@@ -101,15 +102,20 @@ def experiment(
         seed=seed,
         data=replace(_data(dataset, data_root, size), **METHODS[method].data),
         audio=size.audio,
-        model=_model(method, size),
+        model=_model(method, task, size),
         train=_train(method, size),
     )
 
 
 def _train(method: str, size: Preset) -> TrainConfig:
     """Solos come in batches twice as large: a duet is two photographs and two sounds."""
-    solos = METHODS[method].solos
-    return replace(size.train, batch_size=2 * size.train.batch_size) if solos else size.train
+    chosen, train = METHODS[method], size.train
+    return replace(
+        train,
+        batch_size=train.batch_size * (2 if chosen.solos else 1),
+        steps=round(train.steps * chosen.steps),
+        lr=train.lr * chosen.lr,
+    )
 
 
 def _data(dataset: str, root: str, size: Preset) -> Any:
@@ -121,8 +127,11 @@ def _data(dataset: str, root: str, size: Preset) -> Any:
     return make(root=root, size=size.size, val_fold=size.val_fold)
 
 
-def _model(method: str, size: Preset) -> Any:
+def _model(method: str, task: str, size: Preset) -> Any:
+    """The method's configuration with the preset's trunks; AVGN is trained apart for each task (ledger 45)."""
     config = METHODS[method].config
+    if hasattr(config, "mixtures"):
+        config = replace(config, mixtures=task != "single")
     return replace(config, encoder=size.encoder) if hasattr(config, "encoder") else config
 
 

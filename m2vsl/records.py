@@ -21,10 +21,13 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import m2vsl
 from m2vsl import paths
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LARGE = 200_000  # bytes of csv above which rows are compressed
 
@@ -146,6 +149,24 @@ def load_rows(path: Path, name: str = "rows") -> list[dict[str, Any]]:
     small, large = (path.with_name(f"{path.stem}.{name}{ending}") for ending in (".csv", ".csv.gz"))
     data = gzip.decompress(large.read_bytes()) if large.exists() else small.read_bytes()
     return [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(io.StringIO(data.decode()))]
+
+
+def save_maps(path: Path, maps: Tensor, name: str) -> Path:
+    """A few maps (n, S, h, w) for the eye beside the record in `path`: ``<record>.<name>.npz``, float16."""
+    import numpy as np
+
+    data = io.BytesIO()
+    np.savez_compressed(data, maps=maps.detach().cpu().half().numpy())
+    return write_aside(path.with_name(f"{path.stem}.{name}.npz"), data.getvalue())
+
+
+def load_maps(path: Path, name: str) -> Tensor:
+    """The maps beside the record in `path`, (n, S, h, w) float32. FileNotFoundError if none were kept."""
+    import numpy as np
+    import torch
+
+    with np.load(path.with_name(f"{path.stem}.{name}.npz"), allow_pickle=False) as kept:
+        return torch.from_numpy(kept["maps"]).float()
 
 
 def provenance() -> dict[str, Any]:

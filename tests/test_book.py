@@ -27,7 +27,7 @@ import vendor
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from m2vsl.experiment import METHODS
+from m2vsl.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = 'preset = None\ndataset = "synthetic"\ndata_root = ""\nseed = 0'

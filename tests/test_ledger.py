@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from m2vsl.experiment import METHODS
+from m2vsl.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"

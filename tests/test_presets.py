@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from m2vsl.audio import AUDIO
-from m2vsl.experiment import CONTROLS, METHODS, TASKS, Experiment
+from m2vsl.experiment import TASKS, Experiment
+from m2vsl.methods import CONTROLS, METHODS
 from m2vsl.presets import PRESETS, chosen, experiment, override, table
 
 

@@ -73,6 +73,8 @@ class Oracle(_Control):
     thousandth, falling away from the mask's centre of mass, orders the pixels within and without.
     """
 
+    named: ClassVar[bool] = True
+
     @torch.no_grad()
     def localize(self, batch: Batch) -> Maps:
         """The mask of every sounding class, sloped; its presence is the truth too."""

@@ -54,7 +54,8 @@ class EZVSL(Localizer):
         return self.project(self.visual(batch.image)[-1]), self.project_audio(self.audio(batch.spectrogram))
 
     def forward(self, batch: Batch) -> Losses:
-        """The loss ``contrast``: `m2vsl.losses.mmc` at one scale."""
+        """The loss ``contrast``: `m2vsl.losses.mmc` at one scale. ValueError for mixtures."""
+        self.require_solos(batch)
         cells, sounds = self.embed(batch)
         loss = losses.mmc if self.config.symmetric else losses.audio_to_visual
         owner = torch.arange(len(batch), device=sounds.device)

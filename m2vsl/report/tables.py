@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
-from m2vsl.experiment import METHODS
+from m2vsl.methods import METHODS
 from m2vsl.metrics.tally import Interval, interval
 from m2vsl.records import Record, config_hash
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NO_RECORD = "no record"
+NO_CLASSES = "no classes"  # CAP asks for the map of a class, and the method's maps do not say theirs
 UNDEFINED = "\N{EN DASH}"  # the record has no such score: a bound has no maximum to point with
 ABOVE = "\N{BLACK UP-POINTING TRIANGLE}"
 LISTS = {"solo": "solos", "mixture": "all sources sound", "one": "one source sounds"}
@@ -110,6 +111,8 @@ class Table:
         """What is printed: ``46.2 ± 1.3 ▲``."""
         if not self.seeds[method]:
             return NO_RECORD
+        if column.metric.split("/")[-1] == "cap" and not METHODS[method].build.named:
+            return NO_CLASSES
         found = self.cells.get((method, column.metric))
         if found is None:
             return UNDEFINED

@@ -1,0 +1,50 @@
+"""What a name in a table stands for: a literal dict, one line per method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from m2vsl.baselines.controls import Centre, ControlConfig, Oracle, Random
+from m2vsl.baselines.ez_vsl import EZVSL, EZVSLConfig
+from m2vsl.model import M2VSL, M2VSLConfig
+
+
+class Method(NamedTuple):
+    """What a name in a table stands for."""
+
+    build: Any  # (config, classes) -> Localizer
+    config: Any  # its configuration under the ledger's defaults
+    title: str  # as tables print it
+    solos: bool = False  # learns from solos, whatever it is tested on; ledger 45
+    data: Mapping[str, Any] = MappingProxyType({})  # fields of the data set that are part of the method
+    steps: float = 1.0  # times the updates of the preset
+    lr: float = 1.0  # times the learning rate of the preset
+
+
+PLUS = M2VSLConfig(  # ours: each field a departure from the paper, one row of the ablation
+    scales=(2, 3, 4),
+    class_reduction="sum",
+    heard_from="sound",
+    same_class_negatives=False,
+    peak="soft",
+    sharpness=8.0,
+    top_down=True,
+    map_weight=1.0,
+    loudness=False,
+    remix=True,
+    presence="both",
+    spread=12,
+)
+METHODS: dict[str, Method] = {
+    "centre": Method(Centre, ControlConfig(), "Centre"),
+    "random": Method(Random, ControlConfig(), "Random"),
+    "oracle": Method(Oracle, ControlConfig(), "Oracle"),
+    "bound": Method(Oracle, ControlConfig(), "bound of the protocol"),
+    "ez_vsl": Method(EZVSL, EZVSLConfig(), "EZ-VSL", solos=True),
+    "ez_vsl_ogl": Method(EZVSL, EZVSLConfig(ogl=True), "EZ-VSL + OGL", solos=True),
+    "m2vsl": Method(M2VSL, M2VSLConfig(), "M2VSL"),
+    "m2vsl_plus": Method(M2VSL, PLUS, "M2VSL+ (ours)", data={"solo_share": 0.5}),
+}
+CONTROLS = ("centre", "random", "oracle", "bound")
