@@ -12,6 +12,7 @@ PRESET ?= quick
 DATASET ?= synthetic
 DATA_ROOT ?=
 SEED ?= 0
+SEEDS ?= 0 1 2 3 4
 READY := $(VENV)/.ready
 
 export PATH := $(abspath $(VENV)/bin):$(PATH)
@@ -24,8 +25,9 @@ STOPPED = || { echo "stopped; the workflow's own log: $$(ls -t .snakemake/log/*.
 
 .PHONY: book test smoke lab lint bench records golden lock help clean
 
-book: $(READY) ## Run the notebooks, render the book. PRESET=quick DATASET=synthetic|folder DATA_ROOT= SEED=0 FRESH=1
+book: $(READY) ## Run the notebooks, render the book. PRESET=quick DATASET=synthetic|folder DATA_ROOT= SEED=0 FRESH=1 (hours: all rows anew)
 	@python book/vendor.py
+	$(if $(FRESH),m2vsl run $(PRESET) --fresh --tasks single duet --seeds $(SEEDS) $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)'))
 	echo "notebooks: preset $(PRESET), dataset $(DATASET), seed $(SEED)"
 	$(WORKFLOW) book --config $(RUNS) $(STOPPED)
 	echo "the book: $(CURDIR)/book/_build/html/index.html"

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from m2vsl.records import Record
 
 TASKS = ("single", "duet", "multi")  # the names are repeated here because help must not wait for torch; a test compares
-PRESETS = ("smoke", "quick", "small", "paper")
-METHODS = ("centre", "random", "oracle", "bound", "ez_vsl", "ez_vsl_ogl", "m2vsl", "m2vsl_plus")
+PRESETS = ("smoke", "quick", "small", "gpu", "paper")
+METHODS = ("centre", "random", "oracle", "bound", "ez_vsl", "ez_vsl_ogl", "dsol", "m2vsl", "m2vsl_plus")
 NAMES = f"""
 tasks     {", ".join(TASKS)}
 methods   {", ".join(METHODS)}

@@ -188,7 +188,12 @@ def trained(experiment: Experiment, *, progress: bool = True) -> tuple[Localizer
     localizer, size = experiment.learner().build(len(samples.classes)), experiment.train.batch_size
 
     def batches_from(epoch: int, start: int) -> Iterator[Batch]:
-        place: dict[str, Any] = {"seed": experiment.seed, "epoch": epoch, "start_step": start}
+        place: dict[str, Any] = {
+            "seed": experiment.seed,
+            "epoch": epoch,
+            "start_step": start,
+            "workers": paths.workers(),
+        }
         return iter(batches(samples, size, experiment.audio, shuffle=True, drop_last=True, **place))
 
     held_out = _held_out(experiment)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from m2vsl.baselines.controls import Centre, ControlConfig, Oracle, Random
+from m2vsl.baselines.dsol import DSOL, DSOLConfig
 from m2vsl.baselines.ez_vsl import EZVSL, EZVSLConfig
 from m2vsl.model import M2VSL, M2VSLConfig
 
@@ -44,6 +45,7 @@ METHODS: dict[str, Method] = {
     "bound": Method(Oracle, ControlConfig(), "bound of the protocol"),
     "ez_vsl": Method(EZVSL, EZVSLConfig(), "EZ-VSL", solos=True),
     "ez_vsl_ogl": Method(EZVSL, EZVSLConfig(ogl=True), "EZ-VSL + OGL", solos=True),
+    "dsol": Method(DSOL, DSOLConfig(), "DSOL", solos=True),
     "m2vsl": Method(M2VSL, M2VSLConfig(), "M2VSL"),
     "m2vsl_plus": Method(M2VSL, PLUS, "M2VSL+ (ours)", data={"solo_share": 0.5}),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,3 +93,32 @@ def min_max(maps: Tensor) -> Tensor:
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     flat = high - low < 1e-6 * high.abs().clamp(min=1)
     return torch.where(flat, maps, (maps - low) / torch.where(flat, torch.ones_like(high), high - low))
+
+
+def dilated(mask: Tensor) -> Tensor:
+    """A mask (B, 1, h, w) grown by the four neighbours of each cell; the cells of the border are left as they are."""
+    grown = mask.clone()
+    for shift in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        grown[..., 1:-1, 1:-1] |= mask.roll(shift, (-2, -1))[..., 1:-1, 1:-1]
+    return grown
+
+
+def k_means(features: Tensor, clusters: int, tries: int = 10) -> Tensor:
+    """The cluster of each row (n, D) by the direction of its vector, the best of some tries: (n,) int64.
+
+    The same every time. ValueError if a cluster stays empty: there are too few distinct vectors.
+    """
+    from scipy.cluster.vq import ClusterError, kmeans2
+
+    points = unit(features).cpu().double()
+    distinct = len(torch.unique(points, dim=0))
+    best: tuple[float, Any] = (float("inf"), None)
+    for seed in range(tries if distinct >= clusters else 0):
+        try:
+            centres, found = kmeans2(points.numpy(), clusters, iter=50, minit="++", missing="raise", rng=seed)
+        except ClusterError:
+            continue
+        best = min(best, (float(((points.numpy() - centres[found]) ** 2).sum()), found), key=lambda one: one[0])
+    if best[1] is None:
+        raise ValueError(f"k-means: one of {clusters} clusters stays empty, there are {distinct} distinct vectors")
+    return torch.as_tensor(best[1], dtype=torch.int64, device=features.device)

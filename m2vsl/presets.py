@@ -63,6 +63,13 @@ PRESETS: dict[str, Preset] = {
         test_length=150,
         val_fold=0,
     ),
+    "gpu": Preset(
+        "the rows of Tables 1 and 2 on one data-centre GPU: at most ten minutes a run, by estimate; not run here",
+        size=224,
+        encoder=EncoderConfig(visual="resnet18", freeze=False, audio_width=64),
+        train=TrainConfig(steps=1500, batch_size=64, precision="bf16", channels_last=True, warmup_steps=50),
+        test_length=500,
+    ),
     "paper": Preset(
         "the paper's sizes, 100 epochs of 128: a data-centre GPU and days; not run here",
         size=224,
