@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 WEIGHTS, CONFIG, STATE = "weights.safetensors", "config.json", "state.pt"
 
@@ -90,6 +90,24 @@ def load(folder: Path) -> Checkpoint:
         _verify(folder / STATE, data, hashes)
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return Checkpoint(weights, config, state)
+
+
+def restore(module: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """`weights`, as found in `folder`, into `module`.
+
+    ValueError, naming method, entry and both shapes, for those of another model or another number of classes.
+    """
+    here, name = module.state_dict(), type(module).__name__
+    if here.keys() != weights.keys():
+        odd = sorted(here.keys() ^ weights.keys())[:3]
+        raise ValueError(f"{folder} is a checkpoint of another model than {name}: differs in {', '.join(odd)}")
+    for key, value in weights.items():
+        if value.shape != here[key].shape:
+            raise ValueError(
+                f"{folder} is a checkpoint of another {name}: expected {key} {tuple(here[key].shape)}, "
+                f"got {tuple(value.shape)}: another number of classes?"
+            )
+    module.load_state_dict(weights)
 
 
 def latest(run: Path, prefix: str = "step-") -> Path | None:

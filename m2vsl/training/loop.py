@@ -182,7 +182,7 @@ class _Run:
         adam = torch.optim.Adam(self.trainable, self.config.lr, weight_decay=decay, fused=fused)
         self.model, self.optimizer = self.accelerator.prepare(self.localizer, adam)
         if self.resumed and state and index == state["stage"]:
-            self.localizer.load_state_dict(self.resumed.weights)
+            checkpoint.restore(self.localizer, self.resumed.weights, self.folder)
             self.optimizer.load_state_dict(state["optimizer"])
             set_random_state(state["random"])
             self.resumed = None
@@ -207,7 +207,7 @@ class _Run:
             return self.feed.epoch
         before = checkpoint.load(folder)
         state = before.state or {}
-        self.localizer.load_state_dict(before.weights)
+        checkpoint.restore(self.localizer, before.weights, folder)
         set_random_state(state["random"])
         return state["epoch"]
 
@@ -291,5 +291,5 @@ class _Run:
         """The best weights, ready to be evaluated."""
         best = self.folder / f"best-{self.history.best_step:06d}"
         if self.history.best is not None and self.history.best_step != self.history.step:
-            self.localizer.load_state_dict(checkpoint.load(best).weights)
+            checkpoint.restore(self.localizer, checkpoint.load(best).weights, best)
         self.localizer.eval()

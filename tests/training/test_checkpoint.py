@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 from full_disk import small_files
+from scenes import TINY
 from torch import nn
 
+from m2vsl.baselines.dsol import DSOL, DSOLConfig
+from m2vsl.baselines.ez_vsl import EZVSL, EZVSLConfig
 from m2vsl.training import checkpoint
 from m2vsl.training.checkpoint import CONFIG, STATE, WEIGHTS
 from m2vsl.training.randomness import drawing_from, random_state, set_random_state
@@ -186,3 +189,17 @@ def test_borrowed_generators_are_given_back() -> None:
         assert _draw() == inside
     with drawing_from(2):
         assert _draw() != inside
+
+
+def test_weights_of_another_class_count_or_model_are_refused_by_name(tmp_path: Path) -> None:
+    config = EZVSLConfig(encoder=TINY)
+    of_five, of_seven = (DSOL(DSOLConfig(encoder=TINY, dim=8), classes) for classes in (5, 7))
+    checkpoint.save(tmp_path / "kept", of_five.state_dict(), {})
+    weights = checkpoint.load(tmp_path / "kept").weights
+    with pytest.raises(ValueError, match=r"another DSOL: expected \S+ \(7,.* got \(5,.*another number of classes"):
+        checkpoint.restore(of_seven, weights, tmp_path / "kept")
+    with pytest.raises(ValueError, match="kept is a checkpoint of another model than EZVSL: differs in"):
+        checkpoint.restore(EZVSL(config, 5), weights, tmp_path / "kept")
+    other = DSOL(DSOLConfig(encoder=TINY, dim=8), 5)
+    checkpoint.restore(other, weights, tmp_path / "kept")
+    assert all(torch.equal(value, weights[key]) for key, value in other.state_dict().items())
