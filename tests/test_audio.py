@@ -20,6 +20,7 @@ from m2vsl.audio import (
     log_spectrogram,
     mask_spectrogram,
     mix,
+    mix_spectrograms,
     read,
     resample,
     tukey,
@@ -274,3 +275,15 @@ def test_real_recordings_load(photosound: Path) -> None:
     waves = torch.stack([load(file, PAPER) for file in files])
     assert waves.shape == (len(files), 66150) and waves.abs().max() <= 1.05  # resampling may overshoot
     assert torch.isfinite(log_spectrogram(waves, PAPER)).all()
+
+
+def test_mixed_spectrograms_are_nearly_those_of_the_mixture() -> None:
+    config = AUDIO["paper300"]
+    waves = torch.randn(2, config.samples, generator=torch.Generator().manual_seed(0))
+    ramp = torch.linspace(0, 1, config.samples) ** 2
+    waves = waves * torch.stack([ramp, ramp.flip(0)]) * 0.1
+    one, other = log_spectrogram(waves, config)
+    both, mixed = log_spectrogram(waves.sum(0, keepdim=True), config)[0], mix_spectrograms(one, other)
+    off = (mixed - both).abs() * config.scale  # nats
+    assert off.median() < torch.tensor(2.0).log() and torch.equal(mixed, mix_spectrograms(other, one))
+    assert (one - both).abs().median() * config.scale > 2 * off.median()

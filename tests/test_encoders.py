@@ -198,3 +198,23 @@ def test_a_folder_of_weights_comes_first(
 def test_an_unknown_trunk_or_source_of_weights_is_refused(field: str, value: str, known: str) -> None:
     with pytest.raises(ValueError, match=f"{known}.*got '{value}'"):
         EncoderConfig(**{field: value})
+
+
+@pytest.mark.parametrize("trunk", ["resnet18", "efficientnet_lite0"])
+def test_a_last_stage_of_stride_1_is_on_the_grid_of_the_one_before(trunk: str) -> None:
+    """Baselines 1.1: 14 x 14 cells of 224 px; the same weights, and where the strides end the same values."""
+    config = EncoderConfig(visual=trunk, weights="none")
+    coarse, fine = VisualEncoder(config).eval(), VisualEncoder(config, last_stride=1).eval()
+    fine.load_state_dict(coarse.state_dict())
+    image = torch.randn(1, 3, 64, 128)
+    one, two = coarse(image), fine(image)
+    assert all(torch.equal(a, b) for a, b in zip(one[:3], two[:3], strict=True))
+    assert one[3].shape[-2:] == (2, 4) and two[3].shape[-2:] == two[2].shape[-2:] == (4, 8)
+    assert one[3].shape[1] == two[3].shape[1] and not torch.equal(one[3], two[3][..., ::2, ::2])
+
+
+def test_the_cells_of_a_sound_are_what_is_pooled() -> None:
+    encoder = AudioEncoder(EncoderConfig(audio_width=4)).eval()
+    cells = encoder.cells(torch.randn(2, 1, 257, 300))
+    assert cells.shape == (2, 32, 9, 10)  # baselines 1.1
+    assert torch.equal(encoder(torch.ones(2, 1, 64, 64)), encoder.cells(torch.ones(2, 1, 64, 64)).amax((-2, -1)))

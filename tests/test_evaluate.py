@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from m2vsl.evaluate import bound, evaluate, score
+from m2vsl.evaluate import bound, evaluate, oracle_maps, score
 from m2vsl.localizer import Localizer
 from m2vsl.metrics.canvas import own_frame, own_part
 from m2vsl.metrics.overlap import binarise, consensus_iou, success_auc, success_rate
@@ -328,3 +328,29 @@ def test_score_gives_the_rows_themselves():
     assert [(row["key"], row["source"]) for row in sources] == [(k, s) for k in given.keys for s in range(2)]
     assert {"class", "sounds", "area", HEADLINE.name, "oracle/ap", "predicted/half"} <= set(sources[0])
     assert set(pictures[0]) == {"key", "oracle/cap", "oracle/piap", "predicted/cap", "predicted/piap", "heard"}
+
+
+def test_more_sources_than_a_method_tells_apart_are_refused_by_name():
+    given = duets()
+    localizer = Fixed(lambda b: Maps(noise((len(b), 1, SIDE, 2 * SIDE)), torch.tensor([-1])))
+    localizer.sources = 2
+    evaluate(localizer, [given])
+    localizer.sources = 1
+    with pytest.raises(ValueError, match="Fixed tells 1 sources of a picture apart, got one with 2"):
+        evaluate(localizer, [given])
+
+
+def test_the_oracles_maps_are_those_of_the_true_classes():
+    given = duets(one=True)
+    heat = noise((len(given), CLASSES, SIDE, 2 * SIDE))
+    found = oracle_maps(Fixed(lambda _: Maps(heat, torch.arange(CLASSES))), given)
+    for b, (classes, present) in enumerate(zip(given.truth.classes, given.truth.present, strict=True)):
+        sounding = int(classes[present])  # lent to the silent source: what would be scored if sounds were swapped
+        assert all(torch.equal(found[b, s], heat[b, sounding]) for s in range(2))
+
+
+def test_maps_without_classes_have_no_cap():
+    heat = noise((4, 1, SIDE, 2 * SIDE))
+    unnamed = evaluate(Fixed(lambda _: Maps(heat, torch.tensor([-1]))), [duets()]).scalars
+    named = evaluate(Fixed(lambda _: Maps(heat.expand(-1, CLASSES, -1, -1), torch.arange(CLASSES))), [duets()]).scalars
+    assert "oracle/cap" not in unnamed and "oracle/cap" in named and "oracle/piap" in unnamed

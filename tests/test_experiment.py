@@ -114,7 +114,7 @@ class TestRun:
         assert chosen.record_path().is_file() and chosen.complete()
         assert record.n == 4 + 8  # pictures whose sources all sound, and each source alone
         assert record.metrics["train/steps"] == 2 and record.parameters > 1000
-        assert {"mixture/oracle/cap", "one/oracle/half", "one/swapped/oracle/half"} <= set(record.metrics)
+        assert {"mixture/oracle/piap", "one/oracle/half", "one/swapped/oracle/half"} <= set(record.metrics)
         assert len(records.load_rows(chosen.record_path(), "mixture")) == 8
         rows = records.load_rows(chosen.record_path(), "one")
         alone = [row["framewise-matched-oracle"] for row in rows if row["sounds"] == "True"]
@@ -223,3 +223,21 @@ class TestBadInput:
         record = run(chosen, progress=False)
         assert record.dataset == "clips" and chosen.record_path().parts[-3] == "clips"
         assert str(tmp_path) not in chosen.record_path().read_text()
+
+
+def test_maps_of_the_first_pictures_are_kept_beside_the_record_of_seed_0() -> None:
+    first, second = tiny("ez_vsl"), tiny("ez_vsl", seed=1)
+    run(first, progress=False)
+    run(second, progress=False)
+    kept = records.load_maps(first.record_path(), "mixture")  # of four pictures of 32 px; sources are padded
+    assert len(kept) == 4 and kept.shape[-2:] == (8, 16) and kept[:, :2].flatten(2).any(-1).all()
+    assert list(second.record_path().parent.glob("*-s1.*.npz")) == []
+    assert list(first.record_path().parent.glob("*.one.npz")) == []
+
+
+def test_the_number_of_workers_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    one, _ = trained(tiny("ez_vsl"), progress=False)
+    monkeypatch.setenv("M2VSL_WORKERS", "2")
+    monkeypatch.setenv("M2VSL_RUNS", str(tmp_path / "others"))
+    two, _ = trained(tiny("ez_vsl"), progress=False)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

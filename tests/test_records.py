@@ -199,3 +199,12 @@ def test_new_records_do_not_make_the_code_dirty(tmp_path: Path, monkeypatch) -> 
     assert len(told["commit"]) == 40 and told["dirty"] is False
     (tmp_path / "code.py").write_text("2")
     assert records.provenance()["dirty"] is True
+
+
+def test_maps_come_back_in_half_precision(record: Record, tmp_path: Path) -> None:
+    path, maps = records.save(record, tmp_path), torch.randn(5, 2, 7, 14)
+    kept = records.save_maps(path, maps, "mixture")
+    assert kept.name == f"{path.stem}.mixture.npz" and kept.stat().st_size < 2 * maps.numel() + 500
+    assert torch.equal(records.load_maps(path, "mixture"), maps.half().float())
+    with pytest.raises(FileNotFoundError, match="solo"):
+        records.load_maps(path, "solo")
