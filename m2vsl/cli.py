@@ -20,7 +20,25 @@ if TYPE_CHECKING:
 
 TASKS = ("single", "duet", "multi")  # the names are repeated here because help must not wait for torch; a test compares
 PRESETS = ("smoke", "quick", "small", "gpu", "paper")
-METHODS = ("centre", "random", "oracle", "bound", "ez_vsl", "ez_vsl_ogl", "dsol", "m2vsl", "m2vsl_plus")
+METHODS = (
+    "centre",
+    "random",
+    "oracle",
+    "bound",
+    "attention10k",
+    "ots",
+    "dmc",
+    "coarse_to_fine",
+    "lvs",
+    "ez_vsl",
+    "ez_vsl_ogl",
+    "slavc",
+    "mix_and_localize",
+    "dsol",
+    "avgn",
+    "m2vsl",
+    "m2vsl_plus",
+)
 NAMES = f"""
 tasks     {", ".join(TASKS)}
 methods   {", ".join(METHODS)}

@@ -6,9 +6,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from m2vsl.baselines.attention10k import Attention10k, Attention10kConfig
+from m2vsl.baselines.avgn import AVGN, AVGNConfig
+from m2vsl.baselines.coarse_to_fine import CoarseToFine, CoarseToFineConfig
 from m2vsl.baselines.controls import Centre, ControlConfig, Oracle, Random
+from m2vsl.baselines.dmc import DMC, DMCConfig
 from m2vsl.baselines.dsol import DSOL, DSOLConfig
 from m2vsl.baselines.ez_vsl import EZVSL, EZVSLConfig
+from m2vsl.baselines.lvs import LVS, LVSConfig
+from m2vsl.baselines.mix_and_localize import MixAndLocalize, MixAndLocalizeConfig
+from m2vsl.baselines.ots import OTS, OTSConfig
+from m2vsl.baselines.slavc import SLAVC, SLAVCConfig
 from m2vsl.model import M2VSL, M2VSLConfig
 
 
@@ -43,9 +51,17 @@ METHODS: dict[str, Method] = {
     "random": Method(Random, ControlConfig(), "Random"),
     "oracle": Method(Oracle, ControlConfig(), "Oracle"),
     "bound": Method(Oracle, ControlConfig(), "bound of the protocol"),
+    "attention10k": Method(Attention10k, Attention10kConfig(), "Attention10k", solos=True),
+    "ots": Method(OTS, OTSConfig(), "OTS", solos=True),
+    "dmc": Method(DMC, DMCConfig(), "DMC", solos=True),
+    "coarse_to_fine": Method(CoarseToFine, CoarseToFineConfig(), "CoarsetoFine", solos=True),
+    "lvs": Method(LVS, LVSConfig(), "LVS", solos=True),
     "ez_vsl": Method(EZVSL, EZVSLConfig(), "EZ-VSL", solos=True),
     "ez_vsl_ogl": Method(EZVSL, EZVSLConfig(ogl=True), "EZ-VSL + OGL", solos=True),
+    "slavc": Method(SLAVC, SLAVCConfig(), "SLAVC", solos=True),
+    "mix_and_localize": Method(MixAndLocalize, MixAndLocalizeConfig(), "Mix-and-Localize", solos=True),
     "dsol": Method(DSOL, DSOLConfig(), "DSOL", solos=True),
+    "avgn": Method(AVGN, AVGNConfig(), "AVGN", solos=True),
     "m2vsl": Method(M2VSL, M2VSLConfig(), "M2VSL"),
     "m2vsl_plus": Method(M2VSL, PLUS, "M2VSL+ (ours)", data={"solo_share": 0.5}),
 }
