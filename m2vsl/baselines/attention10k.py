@@ -1,4 +1,4 @@
-"""Attention10k (Senocak, Oh, Kim, Yang & Kweon, CVPR 2018): a sound attends to the picture, and must recognise itself there.
+"""Attention10k (Senocak, Oh, Kim, Yang & Kweon, CVPR 2018): a sound attends to the picture and meets itself.
 
 Learns from solos, without labels: the cells of a picture, weighed by their cosines with the sound, make one vector that
 must lie nearer to its own sound than to another one. Its map: that cosine, before the ReLU and the softmax that follow.
@@ -75,7 +75,9 @@ class Attention10k(Localizer):
         """
         self.require_solos(batch)
         if len(batch) < 2:
-            raise ValueError(f"Attention10k: expected at least two samples, one as the other's negative, got {len(batch)}")
+            raise ValueError(
+                f"Attention10k: expected at least two samples, one as the other's negative, got {len(batch)}"
+            )
         cells, sound = self.visual(batch.image)[-1], self.audio(batch.spectrogram).float()
         seen = self.see(cells, sound)
         own = torch.linalg.vector_norm(seen - sound, dim=-1)  # (B,)

@@ -10,7 +10,9 @@ channels each and so no projection; Adam, 1e-4. The trunks of this book differ i
 projection without bias to a common space. ImageNet weights, off in the released code, are the encoder's choice here.
 The released code ends at the logits; their cross-entropy is its evident use. It does not stop the gradient at the soft
 masks, nor is it stopped here. Far below a threshold a sigmoid is an exponential, so that its weighted mean is a softmax
-pooling with the mask's temperature: a picture without a positive cell still learns. Facts from protocol 3.3.
+pooling with the mask's temperature: a picture without a positive cell still learns. The printed loss sums the cosines
+of all negatives into one term, which leaves nothing to learn where that sum happens to start far below 0; the code
+gives each a logit, the default here. Facts from protocol 3.3.
 """
 
 from __future__ import annotations

@@ -1,11 +1,15 @@
-"""OTS, "Objects that Sound", AVOL-Net (Arandjelovic & Zisserman, ECCV 2018): does any place of the picture fit the sound?
+"""OTS, "Objects that Sound" (AVOL-Net; Arandjelovic & Zisserman, ECCV 2018): does any place fit the sound?
 
 Learns from solos, without labels: the best cell decides whether picture and sound belong together, and is told whether
 they do. Its map: the calibrated logit of every cell, before the sigmoid, whose saturation would make ties.
 
 The original trains two VGG-like nets from scratch, 14 x 14 cells of 224 px and log spectrograms of 1 s at 48 kHz, with
 Adam and batches of 2048; here the trunks are the book's (rivals 4). ``normalize`` is the form of DSOL's first stage,
-without its classifiers: unit vectors, and no bias. Facts from baselines 3.
+without its classifiers: unit vectors, and no bias.
+
+Otherwise the bias starts below zero, so that a cell with nothing in it says no. From zero, the first steps push down
+the longest vectors of the picture, those on the object, and the background is left to answer: after 200 steps on
+synthetic solos the object lay below it, from every seed. Facts from baselines 3.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ class OTSConfig:
     dim: int = 128  # of the common space
     normalize: bool = False  # unit vectors on both sides, no bias: DSOL's form; rivals 4
     gain: float = 5.0  # w at the start where `normalize`; without it 1 / sqrt(dim)
+    bias: float = -2.0  # b at the start, a logit, where not `normalize`: empty cells correspond with 12 %; 0 = even
 
 
 class OTS(Localizer):
@@ -45,8 +50,9 @@ class OTS(Localizer):
         self.visual, self.audio = VisualEncoder(config.encoder, config.last_stride), AudioEncoder(config.encoder)
         self.project = nn.Sequential(nn.Conv2d(self.visual.channels[-1], dim, 1), nn.ReLU(), nn.Conv2d(dim, dim, 1))
         self.project_audio = nn.Sequential(nn.Linear(self.audio.channels, dim), nn.ReLU(), nn.Linear(dim, dim))
-        self.gain = nn.Parameter(torch.tensor(config.gain if config.normalize else dim**-0.5))
-        self.bias = nn.Parameter(torch.zeros(()), requires_grad=not config.normalize)
+        gain, bias = (config.gain, 0.0) if config.normalize else (dim**-0.5, config.bias)
+        self.gain = nn.Parameter(torch.tensor(gain))
+        self.bias = nn.Parameter(torch.tensor(bias), requires_grad=not config.normalize)
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cells (B, D, h, w) and sounds (B, D), as they are compared."""
