@@ -21,27 +21,13 @@ if TYPE_CHECKING:
 TASKS = ("single", "duet", "multi")  # the names are repeated here because help must not wait for torch; a test compares
 PRESETS = ("smoke", "quick", "small", "gpu", "paper")
 METHODS = (
-    "centre",
-    "random",
-    "oracle",
-    "bound",
-    "attention10k",
-    "ots",
-    "dmc",
-    "coarse_to_fine",
-    "lvs",
-    "ez_vsl",
-    "ez_vsl_ogl",
-    "slavc",
-    "mix_and_localize",
-    "dsol",
-    "avgn",
-    "m2vsl",
-    "m2vsl_plus",
+    *("centre", "random", "oracle", "bound", "attention10k", "ots", "dmc", "coarse_to_fine", "lvs"),
+    *("ez_vsl", "ez_vsl_ogl", "slavc", "mix_and_localize", "dsol", "avgn", "m2vsl", "m2vsl_plus"),
 )
 NAMES = f"""
 tasks     {", ".join(TASKS)}
-methods   {", ".join(METHODS)}
+methods   {", ".join(METHODS[:9])},
+          {", ".join(METHODS[9:])}
 presets   {", ".join(PRESETS)}
 """
 OVERRIDES = """
@@ -51,7 +37,7 @@ key=value lays a value over the preset; keys are dotted places in the experiment
   model.encoder.freeze=false  model.encoder.dim=128       EncoderConfig
   data.size=112  data.fold=3                              SyntheticConfig, FolderConfig
   audio=ezvsl276  audio.crop=random                       a named AudioConfig, then its fields
-An unknown key is answered with the valid ones.
+Valid keys answer an unknown one.
 """
 
 
@@ -79,17 +65,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """``data check``: every problem of a folder with its file."""
+    """``data check``: every problem of a folder with its file; or what there is of a published benchmark."""
     from m2vsl.data.doctor import examine
     from m2vsl.data.folder import FolderConfig
+    from m2vsl.data.survey import survey
+    from m2vsl.data.vggsound import VGGSoundConfig
 
     try:
-        config = FolderConfig(options.folder, fold=options.fold, val_fold=options.val_fold)
+        if options.benchmark:
+            where = VGGSoundConfig(options.folder, benchmark=options.benchmark, lists=options.lists)
+        else:
+            config = FolderConfig(options.folder, fold=options.fold, val_fold=options.val_fold)
     except ValueError as error:
         raise UsageError(error) from error
-    findings = examine(options.folder, config)
-    print(findings)
-    return 1 if findings.problems else 0
+    found: Any = survey(where) if options.benchmark else examine(options.folder, config)
+    print(found)
+    return 1 if found.problems else 0
 
 
 def train(options: argparse.Namespace) -> None:
@@ -185,8 +176,9 @@ def _choices(options: argparse.Namespace) -> dict[str, str]:
         raise UsageError("--data-root is for --dataset folder; synthetic needs none")
     if root and not Path(root).is_dir():
         raise FileNotFoundError(f"no such folder: {root}")
-    if options.skip_bad and dataset == "synthetic":
-        raise UsageError("--skip-bad is for --dataset folder; synthetic has no files")
+    if options.skip_bad and dataset != "folder":
+        other = "synthetic has no files" if dataset == "synthetic" else f"{dataset} lists what is missing anyway"
+        raise UsageError(f"--skip-bad is for --dataset folder; {other}")
     return {"preset": options.preset or os.environ.get("M2VSL_PRESET", "quick"), "dataset": dataset, "data_root": root}
 
 
@@ -228,6 +220,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("folder", metavar="DIR", help="folder with images/<class>/, audio/<class>/, masks/<class>/")
     one.add_argument("--fold", type=int, default=5, help="the test fold (default 5)")
     one.add_argument("--val-fold", type=int, default=4, help="the validation fold, 0 = none (default 4)")
+    one.add_argument("--benchmark", default="", metavar="NAME", help="vggsound, instruments or flickr")
+    one.add_argument("--lists", default="", metavar="DIR", help="lists of the benchmark (default DIR/metadata)")
     one.set_defaults(command=check)
     for name, command, text, example in (
         ("train", train, "train one method: load if complete, else resume, else begin", _TRAIN),
@@ -257,8 +251,8 @@ def _add(kinds: Any, name: str, text: str, example: str) -> argparse.ArgumentPar
     one = kinds.add_parser(name, help=text, description=text, epilog=example, formatter_class=_TEXT)
     one.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help="show all of an error")
     if name not in ("data", "check"):
-        one.add_argument("--dataset", default="", help="synthetic (default) or folder")
-        one.add_argument("--data-root", default="", metavar="DIR", help="the folder of --dataset folder")
+        one.add_argument("--dataset", default="", help="synthetic (default), folder or vggsound")
+        one.add_argument("--data-root", default="", metavar="DIR", help="the folder of the data set")
         one.add_argument("--skip-bad", action="store_true", help="leave out files with problems, and list them")
     return one
 
@@ -281,30 +275,25 @@ Each command has its own --help.
 """
 _CHECK = """
   m2vsl data check my_clips
-
 Exit status 1 if there is a problem. Notes (stereo, other sample rates) are not problems.
 """
 _TRAIN = """
-  m2vsl train m2vsl/duet
   m2vsl train ez_vsl/duet --preset small --seed 1
   m2vsl train m2vsl/duet --data-root my_clips --skip-bad train.steps=100
 
 Ctrl-C saves; the same command goes on where it stopped.
 """
 _EVALUATE = """
-  m2vsl evaluate m2vsl/duet
   m2vsl evaluate oracle/single --preset small
 
 Takes the arguments that the training had.
 """
 _TABLE = """
-  m2vsl table duet --preset small
-  m2vsl table single --methods centre ez_vsl m2vsl --seeds 0
+  m2vsl table duet --preset small --methods centre ez_vsl m2vsl
 """
 _RUN = """
   m2vsl run quick --seeds 0
-  m2vsl run small --data-root my_clips --methods centre ez_vsl m2vsl
-  m2vsl run small --fresh
+  m2vsl run small --data-root my_clips --methods centre ez_vsl m2vsl --fresh
 """
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from m2vsl.baselines.ez_vsl import EZVSLConfig
 from m2vsl.data.folder import FolderConfig, FolderDataset
 from m2vsl.data.loader import Batches, batches, collate
 from m2vsl.data.synthetic import SyntheticConfig, SyntheticDataset
+from m2vsl.data.vggsound import VGGSoundConfig, VGGSoundDataset
 from m2vsl.evaluate import bound, evaluate, oracle_maps
 from m2vsl.localizer import Localizer
 from m2vsl.methods import CONTROLS, METHODS
@@ -39,6 +40,7 @@ from m2vsl.types import Batch
 DATASETS: dict[str, tuple[Any, Any]] = {
     "synthetic": (SyntheticDataset, SyntheticConfig),
     "folder": (FolderDataset, FolderConfig),
+    "vggsound": (VGGSoundDataset, VGGSoundConfig),  # VGGSound-Single and -Duet; data.benchmark=instruments, flickr
 }
 SHOWN = 5  # pictures of a test list whose maps are kept beside the record of seed 0, for the pages
 TASKS = ("single", "duet", "multi")
@@ -53,7 +55,7 @@ class Experiment:
     task: str  # what it is tested on: "single", "duet" or "multi"
     preset: str  # the name that `presets` gave these sizes
     seed: int  # of everything drawn: weights, pairs, order
-    data: SyntheticConfig | FolderConfig
+    data: SyntheticConfig | FolderConfig | VGGSoundConfig
     audio: AudioConfig
     model: Any  # of the method: M2VSLConfig, EZVSLConfig, ControlConfig
     train: TrainConfig
@@ -75,14 +77,13 @@ class Experiment:
 
     @property
     def source(self) -> str:
-        """The data set as records call it: ``synthetic`` or the name of the folder."""
-        return Path(self.data.root).resolve().name if isinstance(self.data, FolderConfig) else self.dataset
+        """The data set as records call it: ``synthetic``, the name of the folder, or benchmark and task."""
+        return self.data.source(self.task)
 
     def tree(self) -> dict[str, Any]:
         """Plain values for records and hashes; a folder goes by its name, wherever it lies."""
         tree = asdict(self)
-        if isinstance(self.data, FolderConfig):
-            tree["data"] |= {"root": self.source, "cache_mb": 0}
+        tree["data"] |= self.data.placeless()
         return tree
 
     def record_path(self) -> Path:
@@ -110,7 +111,7 @@ class Experiment:
         """Where its checkpoints are."""
         tree = self.training_tree()
         name = f"{tree['method']}-{self.train_task}-{records.config_hash(tree)}-s{self.seed}"
-        return paths.runs() / self.source / name
+        return paths.runs() / self.data.source(self.train_task) / name
 
     def complete(self) -> bool:
         """Whether its training has ended, or there is none."""
@@ -158,6 +159,7 @@ def scored(experiment: Experiment, *, progress: bool = True) -> Record:
         summary = score(experiment, localizer, dataset)
         scalars |= {f"{name}/{key}": value for key, value in summary.scalars.items()}
         scalars |= {f"{name}/n_{key}": float(value) for key, value in summary.counts.items()}
+        scalars |= {f"{name}/n_listed": float(dataset.full)} if hasattr(dataset, "full") else {}
         rows[name], n, ids = summary.sources, n + summary.n, [*ids, *dataset.ids()]
         if experiment.seed == 0 and name != "one" and experiment.method != "bound":
             records.save_maps(path, _shown(experiment, localizer, dataset), name)
@@ -185,6 +187,8 @@ def trained(experiment: Experiment, *, progress: bool = True) -> tuple[Localizer
     if not experiment.trains:
         return experiment.build(len(experiment.samples("test").classes)), History()
     samples = experiment.samples("train", task=experiment.train_task)
+    if "labels" in METHODS[experiment.method].build.wants and not getattr(samples, "labelled", True):
+        raise ValueError(f"{experiment.method} learns from labels, and the training list has none: see vggsound.csv")
     localizer, size = experiment.learner().build(len(samples.classes)), experiment.train.batch_size
 
     def batches_from(epoch: int, start: int) -> Iterator[Batch]:
@@ -217,7 +221,7 @@ def trained(experiment: Experiment, *, progress: bool = True) -> tuple[Localizer
 
 def _held_out(experiment: Experiment) -> Batches | None:
     """Validation batches that choose among the weights of a run; None = the last ones are kept (ledger 44)."""
-    if isinstance(experiment.data, FolderConfig) and experiment.data.val_fold == 0:
+    if not experiment.data.validates:
         return None
     size = experiment.train.batch_size
     loader = batches(experiment.samples("val", task=experiment.train_task), size, experiment.audio, drop_last=True)

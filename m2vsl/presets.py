@@ -133,7 +133,10 @@ def _data(dataset: str, root: str, size: Preset) -> Any:
     if dataset == "synthetic":
         return make(size=size.size, test_length=size.test_length, val_length=size.val_length)
     if not root:
-        raise ValueError(f"data set {dataset!r} needs data_root: the folder with images/, masks/ and audio/")
+        inside = "frames/ and audio/" if dataset == "vggsound" else "images/, masks/ and audio/"
+        raise ValueError(f"data set {dataset!r} needs data_root: the folder with {inside}")
+    if dataset == "vggsound":
+        return make(root=root, size=size.size, val_share=0.05 if size.val_fold else 0.0)
     return make(root=root, size=size.size, val_fold=size.val_fold)
 
 

@@ -6,9 +6,9 @@ must lie nearer to its own sound than to another one. Its map: that cosine, befo
 The original has VGG-16 up to conv5_3, 20 x 20 cells of 320 px, and SoundNet's averaged object scores (1000 values),
 both frozen; batch 30, Adam 1e-4; "10k" is the number of its training clips. Here the trunks are the book's, cells come
 after their ReLU, and the sound's trunk learns (rivals 3); the supervised term for annotated pictures is left out.
-``loss="contrastive"`` is the form that DSOL's authors trained on ResNet-18 and reported as this method. Attention is
-nearly flat in both, for cosines are not sharpened by a temperature: the order of the cells is what is learnt. Facts
-from baselines 2.
+``loss="contrastive"`` is the form that DSOL's authors trained on ResNet-18 and reported as this method. Distances go to
+the sound's own vector, as it leaves its trunk, in both; and attention is nearly flat in both, for no temperature
+sharpens the cosines: the order of the cells is what is learnt. Facts from baselines 2.
 """
 
 from __future__ import annotations

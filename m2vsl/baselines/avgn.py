@@ -10,8 +10,8 @@ so the values are not cosines (``normalise_slots`` makes them cosines).
 
 The original has ResNet-18 trunks, 7 x 7 cells of 512 channels, waveforms summed, Adam 1e-4 and batches of 128; one
 model for single sources and one for several (``mixtures``). Here the trunks are the book's, and of two log spectrograms
-the louder cell is heard. Hard assignment and object guidance are left out: neither gave its numbers. Facts from
-protocol 4.1.
+the louder cell is heard. Left out: hard assignment, an option of the release, and object guidance, which only a script
+of it that does not run has. Facts from protocol 4.1.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ without its classifiers: unit vectors, and no bias.
 
 Otherwise the bias starts below zero, so that a cell with nothing in it says no. From zero, the first steps push down
 the longest vectors of the picture, those on the object, and the background is left to answer: after 200 steps on
-synthetic solos the object lay below it, from every seed. Facts from baselines 3.
+synthetic solos the object lay below it, for each of three seeds. Facts from baselines 3.
 """
 
 from __future__ import annotations

@@ -60,6 +60,19 @@ class FolderConfig:
         if min(self.length, self.cache_mb) < 0 or self.rounds < 1 or self.folds < 2 or self.size < 2:
             raise ValueError(f"expected length, cache_mb >= 0, rounds >= 1, folds, size >= 2, got {self}")
 
+    @property
+    def validates(self) -> bool:
+        """Whether there is a validation list."""
+        return self.val_fold > 0
+
+    def source(self, task: str) -> str:
+        """What is tested as records call it: the name of the folder."""
+        return Path(self.root).resolve().name
+
+    def placeless(self) -> dict[str, str | int]:
+        """What its place is called in records and hashes, wherever it lies."""
+        return {"root": Path(self.root).resolve().name, "cache_mb": 0}
+
     def holds(self, split: str, fold: int) -> bool:
         """Whether a file of `fold` belongs to `split`."""
         if split == "train":
@@ -86,9 +99,9 @@ class FolderDataset:
         seed: int = 0,
         audio: AudioConfig = AUDIO["paper300"],
     ) -> None:
-        _expect("split", split, SPLITS)
-        _expect("task", task, TASKS)
-        _expect("sound", sound, ("mixture",) if split == "train" else ("mixture", "one"))
+        expect_among("split", split, SPLITS)
+        expect_among("task", task, TASKS)
+        expect_among("sound", sound, ("mixture",) if split == "train" else ("mixture", "one"))
         if split == "val" and config.val_fold == 0:
             raise ValueError("expected a val_fold from 1 for the val split, got 0 (no validation)")
         self.config, self.split, self.task, self.seed, self.audio, self.epoch = config, split, task, seed, audio, 0
@@ -241,6 +254,7 @@ class Cache:
         return value
 
 
-def _expect(what: str, got: str, among: Sequence[str]) -> None:
+def expect_among(what: str, got: str, among: Sequence[str]) -> None:
+    """ValueError, naming the valid ones, unless `got` is one of them."""
     if got not in among:
         raise ValueError(f"expected {what} among {', '.join(among)}, got {got!r}")

@@ -50,14 +50,12 @@ class Problem:
 class DataError(ValueError):
     """Data that cannot be used as they are; ``problems`` lists each."""
 
-    def __init__(self, root: Path, problems: Sequence[Problem]) -> None:
+    def __init__(self, root: Path, problems: Sequence[Problem], advice: str = "") -> None:
         self.problems = tuple(problems)
         shown = "\n  ".join(map(str, problems[:20]))
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
-        super().__init__(
-            f"{len(problems)} problem(s) in {root}:\n  {shown}{more}\n"
-            f"`m2vsl data check {root}` lists all; skip_bad (--skip-bad) leaves these files out"
-        )
+        advice = advice or f"`m2vsl data check {root}` lists all; skip_bad (--skip-bad) leaves these files out"
+        super().__init__(f"{len(problems)} problem(s) in {root}:\n  {shown}{more}\n{advice}")
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,16 @@ class SyntheticConfig:
             )
         return sounding, silent
 
+    validates = True  # there is a validation list
+
+    def source(self, task: str) -> str:
+        """What is tested as records call it."""
+        return "synthetic"
+
+    def placeless(self) -> dict[str, str | int]:
+        """Nothing of it depends on a place."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Cast:
