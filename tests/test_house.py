@@ -158,6 +158,12 @@ def test_modules_and_functions_are_small_and_documented(path: Path) -> None:
     assert [n.name for n in public if not ast.get_docstring(n)] == [], "public names without a docstring"
 
 
+def test_a_rival_is_a_short_read() -> None:
+    """What is common stays common: trunks, similarities, losses, upsampling and evaluation are elsewhere."""
+    lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in PACKAGE.glob("baselines/*.py")}
+    assert len(lengths) > 2 and {name: n for name, n in lengths.items() if n > 200} == {}
+
+
 @pytest.mark.parametrize("number", range(1, 7))
 def test_each_equation_of_the_paper_is_in_one_place(number: int) -> None:
     lines = [(path, line) for path in MODULES for line in path.read_text("utf-8").splitlines()]

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
 MODULES = sorted(p for p in (ROOT / "m2vsl").rglob("*.py") if p.name != "__init__.py")
 POINTS = range(1, 59)
+LINES = range(1, 14)  # about the rivals of Tables 1 and 2
 NAME = re.compile(r"`(m2vsl(?:\.\w+)+|[A-Z]\w*(?:\.\w+)+)`")
 LATER = "not implemented yet"
 
@@ -31,7 +32,7 @@ def page() -> str:
 @cache
 def points() -> dict[int, str]:
     """The text of every point, its heading left out; a point that comes twice keeps its first text."""
-    parts = re.split(r"^\(ledger-(\d+)\)=\n### (\d+) · .+\n", page().split("\n(plus)=")[0], flags=re.MULTILINE)
+    parts = re.split(r"^\(ledger-(\d+)\)=\n### (\d+) · .+\n", page().split("\n(rivals)=")[0], flags=re.MULTILINE)
     found: dict[int, str] = {}
     for label, number, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
         assert label == number, f"the heading of point {number} bears the label of {label}"
@@ -79,22 +80,32 @@ def leads_somewhere(name: str) -> bool:
     return False
 
 
-def commented_fields() -> list[tuple[str, int]]:
-    """("Class.field", point) for every field whose comment names a point of the ledger."""
+@cache
+def lines() -> dict[int, list[str]]:
+    """The cells of every line about the rivals: question, choice, alternatives, where."""
+    section = page().split("\n(rivals)=")[1].split("\n(plus)=")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if re.match(r"\| \d+ \|", line)]
+    assert len({row[0] for row in rows}) == len(rows), "a line comes twice"
+    return {int(row[0]): row[1:] for row in rows}
+
+
+def commented_fields(kind: str = "ledger", modules: list[Path] = MODULES) -> list[tuple[str, int]]:
+    """("Class.field", point) for every field whose comment names a point of the ledger, or a line about the rivals."""
     found = []
-    for path in MODULES:
+    for path in modules:
         text = path.read_text("utf-8")
         lines = text.splitlines()
         for owner in (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ClassDef)):
             for node in (n for n in owner.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)):
-                found += [(f"{owner.name}.{node.target.id}", n) for n in named(lines[node.end_lineno - 1])]
+                found += [(f"{owner.name}.{node.target.id}", n) for n in named(lines[node.end_lineno - 1], kind)]
     return found
 
 
-def named(text: str) -> list[int]:
-    """The points that a text names: "ledger 13, 14" or "ledger 37-39"."""
+def named(text: str, kind: str = "ledger") -> list[int]:
+    """The points that a text names: "ledger 13, 14" or "ledger 37-39", or "rivals 5"."""
     found: list[int] = []
-    for numbers in re.findall(r"\b[Ll]edger (\d+(?:(?:, |-)\d+)*)", re.sub(r" \([^()]*\)", "", text)):
+    pattern = rf"\b[{kind[0].upper()}{kind[0]}]{kind[1:]} (\d+(?:(?:, |-)\d+)*)"
+    for numbers in re.findall(pattern, re.sub(r" \([^()]*\)", "", text)):
         for first, _, last in (part.partition("-") for part in numbers.split(", ")):
             found += range(int(first), int(last or first) + 1)
     return found
@@ -125,6 +136,32 @@ def test_only_points_that_exist_are_named_in_the_package() -> None:
     every = [(path.name, n) for path in MODULES for n in named(path.read_text("utf-8"))]
     assert len(every) > 50
     assert [place for place in every if place[1] not in POINTS] == []
+
+
+def test_every_line_about_the_rivals_is_whole_and_leads_somewhere() -> None:
+    assert sorted(lines()) == list(LINES)
+    for number, cells in lines().items():
+        assert len(cells) == 4 and all(cells), f"{number}: expected question, choice, alternatives, where, got {cells}"
+        names = NAME.findall(cells[-1])
+        assert names and [name for name in names if not leads_somewhere(name)] == [], number
+
+
+def test_comments_and_lines_about_the_rivals_agree() -> None:
+    rivals = [path for path in MODULES if path.parent.name == "baselines"]
+    texts = {path.name: re.sub(r"\((rivals [\d, -]+)\)", r"\1", path.read_text("utf-8")) for path in rivals}
+    every = {(name, number) for name, text in texts.items() for number in named(text, "rivals")}
+    assert len(every) > 10 and [place for place in sorted(every) if place[1] not in LINES] == []
+    fields_of_rivals = {f"{name}." for name, module in classes().items() if ".baselines." in module}
+    told = {(name, n) for n, cells in lines().items() for name in NAME.findall(cells[-1])}
+    told = {place for place in told if any(place[0].startswith(owner) for owner in fields_of_rivals)}
+    assert told == set(commented_fields("rivals", rivals))
+    modules = {
+        (name.split(".")[2] + ".py", n)
+        for n, cells in lines().items()
+        for name in NAME.findall(cells[-1])
+        if name.startswith("m2vsl.baselines.")
+    }
+    assert modules <= every, "a line leads to a module that does not name it"
 
 
 def test_what_is_ours_is_listed_as_it_is() -> None:
@@ -181,4 +218,5 @@ def test_terms_of_a_point_are_told_apart() -> None:
         "`A.b`",
         "",
     ]
-    assert named("x; ledger 13 (two, 2), 14 and Ledger 37-39.") == [13, 14, 37, 38, 39]
+    assert named("x; ledger 13 (two, 2), 14 and Ledger 37-39; rivals 2.") == [13, 14, 37, 38, 39]
+    assert named("ledger 3; not SoundNet, rivals 1, 4.", "rivals") == [1, 4]

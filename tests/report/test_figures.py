@@ -11,8 +11,9 @@ import torch
 
 from m2vsl import frame
 from m2vsl.audio import AUDIO
+from m2vsl.metrics.tally import Interval
 from m2vsl.report import axes as draw
-from m2vsl.report import figures, style
+from m2vsl.report import figures, style, tables
 from m2vsl.types import Sample, Truth
 
 SIDE, AUDIO_CONFIG = 24, AUDIO["paper300"]
@@ -157,3 +158,44 @@ def test_heat_is_monotone_in_grey() -> None:
     colours = matplotlib.colormaps[style.HEAT](np.linspace(0, 1, 64))[:, :3]
     grey = colours @ np.array([0.299, 0.587, 0.114])
     assert (np.diff(grey) > 0).all()
+
+
+def standing(*methods: tuple[str, float, float]) -> tables.Table:
+    """A table of one column: (method, mean, half the interval's width) each."""
+    column = tables.Column("mixture/framewise-area50-oracle/ciou@0.3")
+    names = ["centre", "bound", "lvs", "m2vsl", "dmc"]
+    cells = {(name, column.metric): Interval(mean, off, 2) for name, mean, off in methods}
+    return tables.Table((column,), tuple(names), cells, {n: int((n, column.metric) in cells) for n in names}, "")
+
+
+def test_who_is_above_the_constant_is_filled_in() -> None:
+    rows = [("centre", 0.3, float("nan")), ("bound", 0.6, float("nan")), ("lvs", 0.31, 0.05), ("m2vsl", 0.5, 0.05)]
+    fig = figures.standing(standing(*rows))
+    fig.draw_without_rendering()
+    ax = fig.axes[0]
+    upright = {
+        line.get_linestyle(): line.get_xdata()[0]
+        for line in ax.lines
+        if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2
+    }
+    assert upright == pytest.approx({"--": 30.0, "-": 60.0})
+    points = {
+        (line.get_xdata()[0], line.get_ydata()[0]): line.get_fillstyle()
+        for line in ax.lines
+        if line.get_marker() == "o"
+    }
+    assert points == {(31.0, 0): "none", (50.0, 1): "full"}
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["LVS", "M2VSL", "DMC"]
+    assert [(t.get_text(), t.get_position()[1]) for t in ax.texts] == [("no record", 2)]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row of the table is on top
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == [
+        "Centre", "bound of the protocol", "above Centre", "not above it",
+    ]  # fmt: skip
+
+
+def test_a_standing_without_records_is_a_figure_too() -> None:
+    fig = figures.standing(standing())
+    fig.draw_without_rendering()
+    assert [t.get_text() for t in fig.axes[0].texts] == ["no record"] * 3
+    assert fig.axes[0].get_xlim() == (0, 100)
+    assert "framewise-area50-oracle" in fig.axes[0].get_xlabel()

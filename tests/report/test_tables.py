@@ -10,7 +10,7 @@ import pytest
 from m2vsl import records
 from m2vsl.metrics.tally import interval
 from m2vsl.records import Record
-from m2vsl.report.tables import ABOVE, DUET, LISTENING, NO_RECORD, SINGLE, UNDEFINED, Column, marks, table
+from m2vsl.report.tables import ABOVE, DUET, LISTENING, NO_CLASSES, NO_RECORD, SINGLE, UNDEFINED, Column, marks, table
 
 CIOU = Column("mixture/framewise-area50-oracle/ciou@0.3")
 HALF = Column("one/oracle/half")
@@ -65,6 +65,15 @@ def test_what_is_missing_is_said(found: list[Record]) -> None:
     assert frame.loc["M2VSL+ (ours)"].tolist() == [NO_RECORD, NO_RECORD, "", "labels, mixtures"]
     assert frame.loc["Centre"].tolist() == ["30.0", UNDEFINED, "1", "nothing"]
     assert frame.loc["M2VSL"].tolist()[1:3] == ["90.0 ± 0.0", "3"]
+
+
+def test_a_number_is_what_a_cell_shows(found: list[Record]) -> None:
+    cap = Column("mixture/oracle/cap")
+    made_table = table([replace(r, metrics={**r.metrics, cap.metric: 0.5}) for r in found], [CIOU, cap])
+    assert made_table.number("m2vsl", CIOU) == made_table.cells["m2vsl", CIOU.metric]
+    assert made_table.number("m2vsl", cap) == interval([0.5] * 3) and made_table.cell("m2vsl", cap).startswith("50.0")
+    assert made_table.number("ez_vsl", cap) is None and made_table.cell("ez_vsl", cap) == NO_CLASSES
+    assert made_table.number("random", CIOU) is None and made_table.cell("random", CIOU) == NO_RECORD
 
 
 def test_a_seed_without_the_score_does_not_enter_its_mean(found: list[Record]) -> None:
@@ -133,5 +142,5 @@ def test_configurations_and_seeds_are_not_mixed(found: list[Record]) -> None:
 def test_unknown_names_are_refused(found: list[Record]) -> None:
     with pytest.raises(ValueError, match=r"no record has mixture/ciou; they have mixture/framewise"):
         table(found, [Column("mixture/ciou")])
-    with pytest.raises(ValueError, match=r"expected methods among centre, .* got avgn"):
-        table(found, [CIOU], ["avgn"])
+    with pytest.raises(ValueError, match=r"expected methods among centre, .* got nobody"):
+        table(found, [CIOU], ["nobody"])
