@@ -20,9 +20,14 @@ def stop(why):
     sys.exit(1)
 
 
+NOTEBOOKS = config["notebooks"]
+
+
 def code_of(name):
+    shown = NOTEBOOKS[name].get("records", False)
+    kept = [Path("data/paper.csv"), *sorted(Path("data/results", config["preset"]).rglob("*.json"))] if shown else []
     try:
-        return fingerprint(Path(f"notebooks/{name}.ipynb"), Path("m2vsl"), [Path("requirements.lock")])
+        return fingerprint(Path(f"notebooks/{name}.ipynb"), Path("m2vsl"), [Path("requirements.lock"), *kept])
     except (OSError, ValueError, KeyError) as error:
         stop(f"notebooks/{name}.ipynb cannot be read: {type(error).__name__}: {error}")
 
@@ -32,11 +37,11 @@ if ROOT and not ROOT.is_dir():
     stop(f"data_root: no folder at {ROOT}")
 if config["dataset"] != "synthetic" and not ROOT:
     stop(f"dataset {config['dataset']} needs data_root, the folder it is in")
-NOTEBOOKS = config["notebooks"]
 LARGE = config["preset"] not in ("smoke", "quick")
 GIVEN = {"preset": config["preset"], "dataset": config["dataset"], "data_root": str(ROOT), "seed": str(config["seed"])}
 RUN = f"book/_executed/{config['preset']}-{config['dataset']}"
 PAGE = [p for pattern in ("*.*", "_ext/*.py", "_static/*.*", "[!_]*/*.*") for p in Path("book").glob(pattern)]
+PAGE += [Path("m2vsl/baselines/README.md")]
 
 
 rule book:

@@ -1,4 +1,4 @@
-"""The figures of the pages, each whole: a sample, galleries, maps of several methods, pyramids, curves, matrices.
+"""The figures of the pages, each whole: a sample, galleries, maps of methods, pyramids, curves, standings, matrices.
 
 Conventions
 -----------
@@ -8,7 +8,9 @@ different units, so overlays are spread over [0, 1] each for itself; `pyramid` a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -16,8 +18,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from m2vsl.audio import AudioConfig, log_spectrogram
+from m2vsl.methods import CONTROLS, METHODS
 from m2vsl.report import axes as draw
-from m2vsl.report.style import COLOURS, INK, LINES, MARKERS, SHARE, WIDTH, figure, house
+from m2vsl.report.style import COLOURS, FAINT, INK, LINES, MARKERS, SHARE, WIDTH, figure, house
+from m2vsl.report.tables import UNDEFINED, Column, Table
 from m2vsl.types import Sample, Truth
 
 
@@ -168,6 +172,58 @@ def lines(x: Sequence[float], series: Mapping[str, Any], xlabel: str, ylabel: st
     ax.grid(axis="y")
     ax.legend()
     return fig
+
+
+@house
+def standing(made: Table, columns: Sequence[Column] = (), *, constant: str = "centre", best: str = "bound") -> Figure:
+    """Who is above the constant: a panel per column, a line per method that learns, from the top down as in the table.
+
+    A point is the mean over seeds, its bar the 95 % interval; filled if the table calls it above `constant`, else
+    hollow. Broken line: the constant; solid line: the best map that the protocol allows. `comparison.told` says the
+    same in words.
+    """
+    shown = list(columns or made.columns)
+    methods = [m for m in made.methods if m not in CONTROLS]
+    fig, axes = figure(1, len(shown), height=0.24 * len(methods) + 1.6, sharey=True)
+    for ax, column in zip(axes[0], shown, strict=True):
+        for name, line in ((constant, "--"), (best, "-")):
+            if name in made.methods and (known := made.number(name, column)) is not None:
+                ax.axvline(column.scale * known.mean, color=INK, linestyle=line, linewidth=1.2)
+        for y, method in enumerate(methods):
+            _stand(ax, y, made, method, column)
+        test_list, protocol, score = column.heading
+        under = [fill(text, 84 // len(shown)) for text in (protocol, f"({test_list})")]
+        ax.set(title=score, xlabel="\n".join(["per cent", *under]))
+        ax.set_xlim(0, max(1.08 * ax.dataLim.x1, 1.0) if ax.has_data() else 100)
+        ax.grid(axis="x")
+    axes[0, 0].set_yticks(range(len(methods)), [METHODS[m].title for m in methods])
+    axes[0, 0].set_ylim(len(methods) - 0.4, -0.6)
+    looks = {METHODS[constant].title: ("--", ""), METHODS[best].title: ("-", "")}
+    looks |= {f"above {METHODS[constant].title}": ("", "full"), "not above it": ("", "none")}
+    handles = [_key(*look) for look in looks.values()]
+    fig.legend(handles, list(looks), loc="outside lower center", ncols=len(looks))
+    return fig
+
+
+def _stand(ax: Any, y: int, made: Table, method: str, column: Column) -> None:
+    found, text = made.number(method, column), made.cell(method, column)
+    if found is None:
+        said = "not defined" if text == UNDEFINED else text
+        on_paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        ax.text(0.02, y, said, transform=ax.get_yaxis_transform(), va="center", fontsize=7, color=FAINT, bbox=on_paper)
+        return
+    filled = "full" if made.above(method, column) else "none"
+    off = column.scale * (0.0 if math.isnan(found.half_width) else found.half_width)
+    ax.errorbar(column.scale * found.mean, y, xerr=off, color=COLOURS[0], marker="o", ms=5, fillstyle=filled, capsize=2)
+
+
+def _key(line: Any, filled: Any) -> Any:
+    """What a legend shows of a line, or of a point that is filled or hollow."""
+    from matplotlib.lines import Line2D
+
+    if line:
+        return Line2D([], [], color=INK, linestyle=line, linewidth=1.2)
+    return Line2D([], [], color=COLOURS[0], linestyle="", marker="o", ms=5, fillstyle=filled)
 
 
 @house

@@ -28,7 +28,17 @@ ABOVE = "\N{BLACK UP-POINTING TRIANGLE}"
 LISTS = {"solo": "solos", "mixture": "all sources sound", "one": "one source sounds"}
 _SCORES = {"half": "right half", "pointing": "pointing", "heard_accuracy": "classes right", "iou": "mean IoU"}
 # fields of a data set that do not change its test list
-_TRAINING = ("train_length", "val_length", "length", "val_fold", "margin", "flip", "solo_share", "cache_mb")
+_TRAINING = (
+    "train_length",
+    "val_length",
+    "length",
+    "val_fold",
+    "val_share",
+    "margin",
+    "flip",
+    "solo_share",
+    "cache_mb",
+)
 
 
 @dataclass(frozen=True)
@@ -107,19 +117,26 @@ class Table:
             return False
         return (mine.mean if math.isnan(mine.half_width) else mine.low) > floor.mean
 
+    def number(self, method: str, column: Column) -> Interval | None:
+        """What a cell shows, unscaled; None where it says why there is no number."""
+        return None if self._nameless(method, column) else self.cells.get((method, column.metric))
+
     def cell(self, method: str, column: Column) -> str:
         """What is printed: ``46.2 ± 1.3 ▲``."""
         if not self.seeds[method]:
             return NO_RECORD
-        if column.metric.split("/")[-1] == "cap" and not METHODS[method].build.named:
+        if self._nameless(method, column):
             return NO_CLASSES
-        found = self.cells.get((method, column.metric))
+        found = self.number(method, column)
         if found is None:
             return UNDEFINED
         text = f"{column.scale * found.mean:.{column.digits}f}"
         if not math.isnan(found.half_width):
             text += f" ± {column.scale * found.half_width:.{column.digits}f}"
         return f"{text} {ABOVE}" if self.above(method, column) else text
+
+    def _nameless(self, method: str, column: Column) -> bool:
+        return column.metric.split("/")[-1] == "cap" and not METHODS[method].build.named
 
     def frame(self) -> pd.DataFrame:
         """The cells as printed; index: titles of the methods, columns: (list, protocol, score)."""
@@ -177,7 +194,11 @@ def table(
 
 
 def marks(record: Record, full: int = 0) -> str:
-    """What its numbers may be compared with: the data set's name, and whether a part of the list was scored."""
+    """What its numbers may be compared with: the data set's name, and whether a part of the list was scored.
+
+    full: samples of the whole list; 0 = as the record says, if it does.
+    """
+    full = full or round(sum(value for name, value in record.metrics.items() if name.endswith("/n_listed")))
     return record.dataset + (f", subset ({record.n} of {full})" if 0 < record.n < full else "")
 
 

@@ -15,14 +15,14 @@ from m2vsl.metrics.overlap import Area, binarise
 # method -> updates, learning rate, and what each of its losses has to fall below
 FLOORS: dict[str, tuple[int, float, dict[str, float]]] = {
     "ez_vsl": (60, 3e-3, {"contrast": 0.5}),  # two cross-entropies, ln 32 each at the start; floor 0
-    "attention10k": (100, 1e-3, {"ratio": 0.1}),  # a quarter at the start; floor 0
+    "attention10k": (100, 5e-3, {"ratio": 0.1}),  # a quarter at the start; floor 0
     "ots": (100, 1e-3, {"match": 0.15}),  # ln 2 at the start; floor 0
     "dmc": (100, 1e-3, {"pull": 0.05, "push": 0.05}),  # floor 0
     "coarse_to_fine": (120, 1e-3, {"see": 0.1, "hear": 0.1, "belong": 0.2, "align": 0.3}),  # floor 0
     "lvs": (40, 3e-3, {"contrast": 0.1}),  # ln 33 at the start; floor 0
     "slavc": (100, 3e-3, {"picture": 0.6, "sound": 0.6}),  # ln 32 each at the start; floor 0, dropout on the way
-    "mix_and_localize": (100, 3e-3, {"walk": 0.2}),  # ln 2 at the start; floor 0
-    "avgn": (100, 1e-3, {"contrast": 1.0, "token": 1.7, "seen": 0.5, "heard": 0.6}),  # see its own tests
+    "mix_and_localize": (40, 1e-3, {"sounds": 0.05}),  # ln 2 at the start; floor 0
+    "avgn": (120, 3e-3, {"contrast": 0.1, "token": 1.6, "seen": 0.1, "heard": 0.5}),  # floor 0; heads are slow
     "dsol": (120, 3e-3, {"match": 0.05, "objects": 0.2}),  # floor 0; what a fixed dictionary leaves
 }
 RIVALS = [name for name in METHODS if name not in (*CONTROLS, "ez_vsl_ogl", "m2vsl", "m2vsl_plus")]
@@ -37,6 +37,8 @@ def test_32_pairs_are_learnt_by_heart(name: str) -> None:
     steps, lr, floors = FLOORS[name]
     torch.manual_seed(0)
     config = replace(METHODS[name].config, encoder=replace(TINY, freeze=True, audio_width=8))
+    if name == "avgn":  # its mixtures are drawn anew each time: no fixed set
+        config = replace(config, mixtures=False)
     method, batch = METHODS[name].build(config, CLASSES), batch_of(32, frames=1)
     colours = 2 * torch.randn(CLASSES, 3, 1, 1)
     batch = replace(batch, image=batch.image + colours[batch.truth.classes[:, 0]])  # classes can be seen
