@@ -27,6 +27,7 @@ import vendor
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from m2vsl import records
 from m2vsl.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -197,7 +198,8 @@ class TestReadme:
         head, table, tail = made.partition(begin)[0], *made.partition(begin)[2].split("<!-- end -->")
         assert head == "before\n" and tail == f"\nafter {begin}" and "old" not in table
         rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
-        assert rows[2:] == [method.title for method in METHODS.values()]
+        recorded = {record.method for record in records.find(preset="small", dataset="photosound", task="duet")}
+        assert rows[2:] == [method.title for name, method in METHODS.items() if name in recorded]
         centre = json.loads(next((ROOT / "data/results/small/photosound/duet").glob("centre-*.json")).read_text())
         cell = next(line for line in table.splitlines() if "Centre |" in line).split("|")[3].strip()
         assert cell == f"{100 * centre['metrics']['mixture/framewise-area50-oracle/ciou@0.3']:.1f}"

@@ -37,17 +37,12 @@ class MixAndLocalizeConfig:
     heads: int = 2  # K, sounds of a mixture, pictures of a group and maps at test
     dim: int = 128  # of the common space
     temperature: float = 0.07  # tau of both steps of the walk
-    graph: str = "group"  # a walk stays with the pictures and sounds of its "group", or goes over the "batch" (ours)
     cycles: str = "sounds"  # walks start and end at "sounds", or at sounds and at pictures: "both"
     named_by: str = "means"  # classes of the maps: the nearest class mean of solos, or "none"; protocol 2.4
     momentum: float = 0.9  # of the class means: the share of the old mean that an update keeps
 
     def __post_init__(self) -> None:
-        for name, valid in {
-            "graph": ("group", "batch"),
-            "cycles": ("sounds", "both"),
-            "named_by": ("means", "none"),
-        }.items():
+        for name, valid in {"cycles": ("sounds", "both"), "named_by": ("means", "none")}.items():
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name}: expected {' or '.join(valid)}, got {getattr(self, name)!r}")
         if self.heads < 2:
@@ -99,14 +94,9 @@ class MixAndLocalize(Localizer):
         mixed = reduce(mix_spectrograms, batch.spectrogram.chunk(k))  # (G, 1, F, T)
         half = mixed.shape[-1] // 2
         one, two = self.hear(torch.cat([mixed[..., :half], mixed[..., half : 2 * half]])).chunk(2)  # (G, K, D) each
-        if self.config.graph == "group":
-            queries = torch.cat([one, two], 1).repeat(
-                k, 1, 1
-            )  # (K G, 2 K, D): both moments, for each picture of a group
-        else:
-            queries, k = torch.cat([one.flatten(0, 1), two.flatten(0, 1)]), len(batch)  # (2 K G, D), for each picture
+        queries = torch.cat([one, two], 1).repeat(k, 1, 1)  # (K G, 2 K, D): both moments, for each picture of a group
         scores = ops.peak(ops.similarity(self.see(batch.image), queries)) / self.config.temperature
-        first, second = scores.unflatten(0, (k, -1)).chunk(2, -1)  # (pictures K, G, heads K); batch: (K G, 1, K G)
+        first, second = scores.unflatten(0, (k, -1)).chunk(2, -1)  # (pictures K, G, heads K) each
         to_head, to_picture = first.log_softmax(-1), second.log_softmax(0)
         out = {"sounds": -(to_picture + to_head).logsumexp(0).mean()}  # diagonal of the return matrix, (G, K)
         if self.config.cycles == "both":
