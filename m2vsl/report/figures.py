@@ -194,7 +194,7 @@ def standing(made: Table, columns: Sequence[Column] = (), *, constant: str = "ce
         test_list, protocol, score = column.heading
         under = [fill(text, 84 // len(shown)) for text in (protocol, f"({test_list})")]
         ax.set(title=score, xlabel="\n".join(["per cent", *under]))
-        ax.set_xlim(0, max(1.08 * ax.dataLim.x1, 1.0) if ax.has_data() else 100)
+        ax.set_xlim(0, min(max(1.08 * ax.dataLim.x1, 1.0), 104.0) if ax.has_data() else 100)  # shares end at 100
         ax.grid(axis="x")
     axes[0, 0].set_yticks(range(len(methods)), [METHODS[m].title for m in methods])
     axes[0, 0].set_ylim(len(methods) - 0.4, -0.6)
