@@ -193,6 +193,11 @@ def test_who_is_above_the_constant_is_filled_in() -> None:
     ]  # fmt: skip
 
 
+def test_the_axis_of_a_share_ends_at_100() -> None:
+    fig = figures.standing(standing(("centre", 0.3, float("nan")), ("m2vsl", 0.9, 0.5)))
+    assert fig.axes[0].get_xlim() == (0, 104)
+
+
 def test_a_standing_without_records_is_a_figure_too() -> None:
     fig = figures.standing(standing())
     fig.draw_without_rendering()
