@@ -49,7 +49,7 @@ PRESETS: dict[str, Preset] = {
         val_length=8,
     ),
     "quick": Preset(
-        "a first look: about a minute on two CPU cores",
+        "a first look: one to three minutes a run on two CPU cores",
         size=112,
         encoder=_NARROW,
         train=replace(_CPU, steps=200, eval_every=100),
