@@ -55,7 +55,7 @@ METHODS: dict[str, Method] = {
     "attention10k": Method(Attention10k, Attention10kConfig(), "Attention10k", solos=True, **SLOW),
     "ots": Method(OTS, OTSConfig(), "OTS", solos=True, **SLOW),
     "dmc": Method(DMC, DMCConfig(), "DMC", solos=True, **SLOW),
-    "coarse_to_fine": Method(CoarseToFine, CoarseToFineConfig(), "CoarsetoFine", solos=True),
+    "coarse_to_fine": Method(CoarseToFine, CoarseToFineConfig(), "CoarsetoFine", solos=True, lr=1 / 3),
     "lvs": Method(LVS, LVSConfig(), "LVS", solos=True),
     "ez_vsl": Method(EZVSL, EZVSLConfig(), "EZ-VSL", solos=True),
     "ez_vsl_ogl": Method(EZVSL, EZVSLConfig(ogl=True), "EZ-VSL + OGL", solos=True),
