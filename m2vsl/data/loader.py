@@ -127,7 +127,11 @@ class Batches:
     def _by_processes(self, steps: range) -> Iterator[Batch]:
         from torch.utils.data import DataLoader
 
-        return iter(DataLoader(self, batch_size=None, sampler=steps, num_workers=self.workers))  # type: ignore[arg-type]
+        how = {
+            "num_workers": self.workers,
+            "multiprocessing_context": "spawn",
+        }  # a fork inherits locks of torch's threads
+        return iter(DataLoader(self, batch_size=None, sampler=steps, **how))  # type: ignore[arg-type]
 
 
 def batches(

@@ -68,8 +68,8 @@ def test_the_objects_of_a_mixture_have_the_distribution_that_is_heard() -> None:
         match -= torch.sigmoid(logits[b].max()).log() / 8
         match -= sum((1 - torch.sigmoid(q)).log() for q in quarters) / 4 / 8
     losses = method(batch)
-    torch.testing.assert_close(losses["objects"], kl)
-    torch.testing.assert_close(losses["match"], 0.5 * match)
+    torch.testing.assert_close(losses["objects"], kl, rtol=2e-3, atol=2e-4)  # products of hundreds of channels
+    torch.testing.assert_close(losses["match"], 0.5 * match, rtol=1e-4, atol=1e-5)
 
 
 def two_kinds() -> list[Batch]:
