@@ -21,7 +21,7 @@ from PIL import Image
 
 from m2vsl import records
 from m2vsl.methods import METHODS
-from m2vsl.report.tables import Column, table
+from m2vsl.report.tables import Column, markdown, table
 
 ROOT = Path(__file__).resolve().parents[1]
 README, MAPS, RESULTS = ROOT / "README.md", ROOT / "book" / "_static" / "maps.jpg", ROOT / "data" / "results"
@@ -43,9 +43,9 @@ def results(preset: str, dataset: str, task: str) -> str:
     found = [r for r in records.find(RESULTS, preset=preset, task=task) if r.dataset == dataset]
     recorded = {record.method for record in found}
     made = table(found, [Column(metric) for metric in COLUMNS.values()], [m for m in METHODS if m in recorded])
-    rows = [["", "seeds", *COLUMNS], ["---"] * (len(COLUMNS) + 2)]
+    rows = [["", "seeds", *COLUMNS]]
     rows += [[METHODS[m].title, str(made.seeds[m]), *(made.cell(m, c) for c in made.columns)] for m in made.methods]
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in rows), "", f"*{made.caption}*", ""])
+    return f"{markdown(rows)}\n\n*{made.caption}*\n"
 
 
 def rewritten(text: str) -> str:

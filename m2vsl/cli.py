@@ -14,31 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from m2vsl import help as say
+from m2vsl.help import METHODS, PRESETS, TASKS
+
 if TYPE_CHECKING:
     from m2vsl.experiment import Experiment
     from m2vsl.records import Record
-
-TASKS = ("single", "duet", "multi")  # the names are repeated here because help must not wait for torch; a test compares
-PRESETS = ("smoke", "quick", "small", "gpu", "paper")
-METHODS = (
-    *("centre", "random", "oracle", "bound", "attention10k", "ots", "dmc", "coarse_to_fine", "lvs"),
-    *("ez_vsl", "ez_vsl_ogl", "slavc", "mix_and_localize", "dsol", "avgn", "m2vsl", "m2vsl_plus"),
-)
-NAMES = f"""
-tasks     {", ".join(TASKS)}
-methods   {", ".join(METHODS[:9])},
-          {", ".join(METHODS[9:])}
-presets   {", ".join(PRESETS)}
-"""
-OVERRIDES = """
-key=value lays a value over the preset; keys are dotted places in the experiment:
-  train.steps=100  train.lr=3e-4  train.batch_size=32     TrainConfig
-  model.temperature=0.07  model.scales=[3,4]              the method's: M2VSLConfig, EZVSLConfig
-  model.encoder.freeze=false  model.encoder.dim=128       EncoderConfig
-  data.size=112  data.fold=3                              SyntheticConfig, FolderConfig
-  audio=ezvsl276  audio.crop=random                       a named AudioConfig, then its fields
-Valid keys answer an unknown one.
-"""
 
 
 class UsageError(Exception):
@@ -211,12 +192,12 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("m2vsl", description="Which pixels make the sound?", formatter_class=_TEXT, epilog=_EXAMPLES)
+    parser = _Parser("m2vsl", description="Which pixels make the sound?", formatter_class=_TEXT, epilog=say.EXAMPLES)
     parser.set_defaults(overrides=False, traceback=False)
     kinds = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    data = _add(kinds, "data", "look data over", _CHECK)
+    data = _add(kinds, "data", "look data over", say.CHECK)
     of_data = data.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    one = _add(of_data, "check", "list every problem of a folder, with its file", _CHECK)
+    one = _add(of_data, "check", "list every problem of a folder, with its file", say.CHECK)
     one.add_argument("folder", metavar="DIR", help="folder with images/<class>/, audio/<class>/, masks/<class>/")
     one.add_argument("--fold", type=int, default=5, help="the test fold (default 5)")
     one.add_argument("--val-fold", type=int, default=4, help="the validation fold, 0 = none (default 4)")
@@ -224,21 +205,22 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--lists", default="", metavar="DIR", help="lists of the benchmark (default DIR/metadata)")
     one.set_defaults(command=check)
     for name, command, text, example in (
-        ("train", train, "train one method: load if complete, else resume, else begin", _TRAIN),
-        ("evaluate", evaluate, "score a trained method, write its record, print its table", _EVALUATE),
+        ("train", train, "train one method: load if complete, else resume, else begin", say.TRAIN),
+        ("evaluate", evaluate, "score a trained method, write its record, print its table", say.EVALUATE),
     ):
-        one = _add(kinds, name, text, example + OVERRIDES + NAMES)
+        one = _add(kinds, name, text, example + say.OVERRIDES + say.NAMES)
         one.usage = f"m2vsl {name} METHOD/TASK [options] [key=value ...]"
         one.add_argument("what", metavar="METHOD/TASK", help="such as m2vsl/duet")
-        one.add_argument("--preset", default="", help=_PRESET)
+        one.add_argument("--preset", default="", help=say.PRESET)
         one.add_argument("--seed", type=int, default=0, help="of weights, pairs and order (default 0)")
         one.set_defaults(command=command, overrides=True)
-    one = _add(kinds, "table", "print the table of a task from its records; nothing is run", _TABLE + NAMES)
+    one = _add(kinds, "table", "print the table of a task from its records; nothing is run", say.TABLE + say.NAMES)
     one.add_argument("task", metavar="TASK", choices=TASKS, help=", ".join(TASKS))
-    one.add_argument("--preset", default="", help=_PRESET)
+    one.add_argument("--preset", default="", help=say.PRESET)
     _several(one)
     one.set_defaults(command=table)
-    one = _add(kinds, "run", "every experiment of a preset: load if recorded, else resume, else train", _RUN + NAMES)
+    what = "every experiment of a preset: load if recorded, else resume, else train"
+    one = _add(kinds, "run", what, say.RUN + say.NAMES)
     one.add_argument("preset", metavar="PRESET", choices=PRESETS, help=", ".join(PRESETS))
     _several(one)
     one.add_argument("--tasks", nargs="+", default=["duet", "single"], choices=TASKS, metavar="TASK")
@@ -262,39 +244,7 @@ def _several(one: argparse.ArgumentParser) -> None:
     one.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="(default 0 1 2)")
 
 
-_PRESET = f"{', '.join(PRESETS)} (default: M2VSL_PRESET, else quick)"
 _TEXT = argparse.RawDescriptionHelpFormatter
-_EXAMPLES = """
-a first look, minutes on two cores:
-  m2vsl train m2vsl/duet --preset quick
-  m2vsl evaluate m2vsl/duet --preset quick
-your own photographs and recordings:
-  m2vsl data check my_clips
-  m2vsl run quick --data-root my_clips
-Each command has its own --help.
-"""
-_CHECK = """
-  m2vsl data check my_clips
-Exit status 1 if there is a problem. Notes (stereo, other sample rates) are not problems.
-"""
-_TRAIN = """
-  m2vsl train ez_vsl/duet --preset small --seed 1
-  m2vsl train m2vsl/duet --data-root my_clips --skip-bad train.steps=100
-
-Ctrl-C saves; the same command goes on where it stopped.
-"""
-_EVALUATE = """
-  m2vsl evaluate oracle/single --preset small
-
-Takes the arguments that the training had.
-"""
-_TABLE = """
-  m2vsl table duet --preset small --methods centre ez_vsl m2vsl
-"""
-_RUN = """
-  m2vsl run quick --seeds 0
-  m2vsl run small --data-root my_clips --methods centre ez_vsl m2vsl --fresh
-"""
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -156,8 +156,8 @@ class EfficientNetLite0(nn.Module):
         super().__init__()
         self.stem = _conv_bn(3, 32, 3, 2)
         blocks, inputs = [], 32
-        rows = [*self._rows[:5], (5, last_stride, 6, 192, 4), self._rows[6]]
-        for kernel, stride, expand, outputs, repeats in rows:
+        *first, (wide, _, *last), end = self._rows
+        for kernel, stride, expand, outputs, repeats in (*first, (wide, last_stride, *last), end):
             for i in range(repeats):
                 blocks.append(InvertedResidual(inputs, outputs, kernel, stride if i == 0 else 1, expand))
                 inputs = outputs

@@ -43,7 +43,7 @@ def evaluate(localizer: Localizer, loader: Iterable[Batch], protocols: Sequence[
     ValueError for maps that are not finite or not of the picture's size, and for a loader without batches.
     """
     tally = Tally(protocols)
-    device = next((parameter.device for parameter in localizer.parameters()), torch.device("cpu"))
+    device = device_of(localizer)
     with _evaluating(localizer):
         for batch in loader:
             batch = batch.to(device)
@@ -54,13 +54,16 @@ def evaluate(localizer: Localizer, loader: Iterable[Batch], protocols: Sequence[
 
 def oracle_maps(localizer: Localizer, batch: Batch) -> Tensor:
     """The map that answers for each source under the choice ``oracle``, (B, S, H, W); zero where none does."""
-    device = next((parameter.device for parameter in localizer.parameters()), torch.device("cpu"))
-    batch = batch.to(device)
+    batch = batch.to(device_of(localizer))
     with _evaluating(localizer):
         found = matching.match(localizer.localize(batch), matching.merge_same_class(batch.truth))
-    answered = (found.index >= 0)[..., None, None]
-    chosen = [heat[index.clamp(min=0)] for heat, index in zip(found.heat, found.index, strict=True)]
-    return torch.stack(chosen) * answered
+    pictures, sources = torch.arange(len(batch))[:, None], torch.arange(found.index.shape[1])
+    return found.answers(pictures, sources) * (found.index >= 0)[..., None, None]
+
+
+def device_of(localizer: Localizer) -> torch.device:
+    """Where its parameters are; the CPU if it has none."""
+    return next((parameter.device for parameter in localizer.parameters()), torch.device("cpu"))
 
 
 def _refuse_more_sources(localizer: Localizer, batch: Batch) -> None:

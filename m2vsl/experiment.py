@@ -25,7 +25,7 @@ from m2vsl.data.folder import FolderConfig, FolderDataset
 from m2vsl.data.loader import Batches, batches, collate
 from m2vsl.data.synthetic import SyntheticConfig, SyntheticDataset
 from m2vsl.data.vggsound import VGGSoundConfig, VGGSoundDataset
-from m2vsl.evaluate import bound, evaluate, oracle_maps
+from m2vsl.evaluate import bound, device_of, evaluate, oracle_maps
 from m2vsl.localizer import Localizer
 from m2vsl.methods import CONTROLS, METHODS
 from m2vsl.metrics.protocols import PROTOCOLS
@@ -213,7 +213,7 @@ def trained(experiment: Experiment, *, progress: bool = True) -> tuple[Localizer
             about=experiment.training_tree(),
         )
     if experiment.learner() != experiment:
-        whole = experiment.build(len(samples.classes)).to(next(localizer.parameters()).device)
+        whole = experiment.build(len(samples.classes)).to(device_of(localizer))
         whole.load_state_dict(localizer.state_dict(), strict=False)
         localizer = whole.eval()
     return localizer, history
@@ -234,7 +234,7 @@ def _loss(localizer: Localizer, loader: Any) -> float:
     """Mean of the summed losses over held-out batches: labels are read, masks are not (ledger 44)."""
     mode = localizer.training
     localizer.eval()
-    device = next(localizer.parameters()).device
+    device = device_of(localizer)
     with torch.no_grad():
         values = [float(sum(localizer(batch.to(device)).values())) for batch in islice(loader, 8)]
     localizer.train(mode)
@@ -253,8 +253,7 @@ def score(experiment: Experiment, localizer: Localizer, dataset: Any) -> Summary
     loader = batches(dataset, experiment.train.batch_size, experiment.audio)
     if experiment.method == "bound":
         return bound(loader)
-    device = next((parameter.device.type for parameter in localizer.parameters()), "cpu")
-    with torch.autocast(device, torch.bfloat16, enabled=experiment.train.precision == "bf16"):
+    with torch.autocast(device_of(localizer).type, torch.bfloat16, enabled=experiment.train.precision == "bf16"):
         return evaluate(localizer, loader)
 
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from m2vsl import ops
 from m2vsl.types import Batch, Losses, Maps
+
+PAIRS = "one as the other's negative"  # why most contrasts need two samples at least
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,11 @@ class Localizer(nn.Module, ABC):
     def localize(self, batch: Batch) -> Maps:
         """Maps at the size of the picture, without gradient, from ``image`` and ``spectrogram`` alone."""
 
-    def require_solos(self, batch: Batch) -> None:
-        """ValueError, naming the method and the sample, if more than one class sounds in a sample of `batch`."""
+    def require_solos(self, batch: Batch, *, pairs_for: str = "") -> None:
+        """ValueError, naming the method and the sample, if more than one class sounds in a sample of `batch`.
+
+        pairs_for: what two samples are needed for, as the error says it, if one is too few.
+        """
         several = (batch.heard.sum(-1) > 1).nonzero().flatten().tolist()
         if several:
             key = batch.keys[several[0]] if batch.keys else f"number {several[0]}"
@@ -53,6 +59,15 @@ class Localizer(nn.Module, ABC):
                 f"{type(self).__name__} learns from solos: expected one sounding class per sample, "
                 f"got {int(batch.heard[several[0]].sum())} in {key}; train it on the task 'single'"
             )
+        if pairs_for and len(batch) < 2:
+            raise ValueError(f"{type(self).__name__}: expected at least two samples, {pairs_for}, got {len(batch)}")
 
     def enter(self, stage: Stage, loader: Iterable[Batch]) -> None:
         """Prepare for a stage of training (k-means, pseudo-labels, freezing). By default nothing."""
+
+
+def answer(cells: Tensor, batch: Batch, presence: Tensor | None = None) -> Maps:
+    """Maps of cells (B, K, h, w) at the size of the pictures: of no class, or with `presence` (B, K) one per class."""
+    heat = ops.upsample(cells, (batch.image.shape[-2], batch.image.shape[-1]))
+    classes = torch.arange(heat.shape[1], device=heat.device)
+    return Maps(heat, torch.full_like(classes, -1) if presence is None else classes, presence)

@@ -38,6 +38,7 @@ class Preset:
 
 _CPU = TrainConfig(batch_size=16, lr=3e-3, schedule="cosine", warmup_steps=20, precision="bf16", channels_last=True)
 _NARROW = EncoderConfig(audio_stride=2, dim=128)
+_WHOLE = EncoderConfig(visual="resnet18", freeze=False, audio_width=64)
 
 PRESETS: dict[str, Preset] = {
     "smoke": Preset(
@@ -67,7 +68,7 @@ PRESETS: dict[str, Preset] = {
     "gpu": Preset(
         "the rows of Tables 1 and 2 on one data-centre GPU: at most ten minutes a run, by estimate; not run here",
         size=224,
-        encoder=EncoderConfig(visual="resnet18", freeze=False, audio_width=64),
+        encoder=_WHOLE,
         train=TrainConfig(steps=1500, batch_size=64, precision="bf16", channels_last=True, warmup_steps=50),
         test_length=500,
         short=False,
@@ -75,7 +76,7 @@ PRESETS: dict[str, Preset] = {
     "paper": Preset(
         "the paper's sizes, 100 epochs of 128: a data-centre GPU and days; not run here",
         size=224,
-        encoder=EncoderConfig(visual="resnet18", freeze=False, audio_width=64),
+        encoder=_WHOLE,
         train=TrainConfig(steps=112_500, batch_size=128, precision="bf16", channels_last=True, eval_every=1125),
         test_length=5158,
         val_length=512,

@@ -8,6 +8,7 @@ import numpy as np
 import soundfile
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from m2vsl.encoders import EncoderConfig
 from m2vsl.types import Batch, Truth
@@ -31,6 +32,17 @@ def batch_of(pictures: int = 4, *, frames: int = 2, size: int = 64, seed: int = 
     truth = Truth(mask, classes, torch.ones(pictures, frames, dtype=torch.bool))
     keys = tuple(f"{seed}-{b}" for b in range(pictures))
     return Batch(image, spectrogram, heard, heard.clone(), heard.clone(), torch.arange(pictures), truth, keys)
+
+
+class Pixels(nn.Module):
+    """A trunk that looks at every pixel alone: no border, no stride."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(3, channels, 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return (self.look(image),)
 
 
 def photo_folder(root: Path, classes: int = 2, files: int = 10) -> Path:

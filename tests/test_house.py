@@ -27,7 +27,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 FLOORS = (  # a module imports from lower floors only
-    ("", "types", "paths"),
+    ("", "types", "paths", "help"),
     ("ops", "parallel", "audio", "frame", "media", "records"),
     ("encoders", "attention", "losses", "localizer", "metrics"),
     ("model", "baselines", "data", "training", "evaluate"),

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from m2vsl import ops
 from m2vsl.encoders import AudioEncoder, EncoderConfig, VisualEncoder
-from m2vsl.localizer import Localizer
+from m2vsl.localizer import PAIRS, Localizer, answer
 from m2vsl.types import Batch, Losses, Maps
 
 
@@ -73,11 +73,7 @@ class Attention10k(Localizer):
         ratio, the picture stays and is attended to by its own sound; for the contrast, the sound stays and attends to
         the other picture. ValueError for mixtures, and for fewer than two samples.
         """
-        self.require_solos(batch)
-        if len(batch) < 2:
-            raise ValueError(
-                f"Attention10k: expected at least two samples, one as the other's negative, got {len(batch)}"
-            )
+        self.require_solos(batch, pairs_for=PAIRS)
         cells, sound = self.visual(batch.image)[-1], self.audio(batch.spectrogram).float()
         seen = self.see(cells, sound)
         own = torch.linalg.vector_norm(seen - sound, dim=-1)  # (B,)
@@ -92,8 +88,7 @@ class Attention10k(Localizer):
         """One map of whatever is heard, without a class."""
         cells, query = self.visual(batch.image)[-1], self.query(self.audio(batch.spectrogram))
         heat = ops.similarity(ops.unit(cells), query[:, None])
-        size = (batch.image.shape[-2], batch.image.shape[-1])
-        return Maps(ops.upsample(heat, size), torch.tensor([-1], device=heat.device))
+        return answer(heat, batch)
 
 
 def ratio(own: Tensor, other: Tensor) -> Tensor:

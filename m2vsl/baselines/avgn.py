@@ -26,7 +26,7 @@ from m2vsl import losses, ops
 from m2vsl.attention import Block, Grouping
 from m2vsl.audio import mix_spectrograms
 from m2vsl.encoders import AudioEncoder, EncoderConfig, VisualEncoder, initialise
-from m2vsl.localizer import Localizer
+from m2vsl.localizer import PAIRS, Localizer, answer
 from m2vsl.types import Batch, Losses, Maps
 
 
@@ -102,12 +102,10 @@ class AVGN(Localizer):
         The partners of a mixture are drawn from PyTorch's global generator. ValueError for mixtures, which are made
         here, for a sample in which nothing sounds, for fewer than two samples, and for nothing to mix with.
         """
-        self.require_solos(batch)
+        self.require_solos(batch, pairs_for=PAIRS)
         silent = int((batch.heard.sum(-1) == 0).sum())
         if silent:
             raise ValueError(f"AVGN: expected a sounding class in every sample, got {silent} without")
-        if len(batch) < 2:
-            raise ValueError(f"AVGN: expected at least two samples, one as the other's negative, got {len(batch)}")
         own, rows = batch.heard.argmax(-1), torch.arange(len(batch), device=batch.heard.device)
         spectrogram, heard = batch.spectrogram, batch.heard
         if self.config.mixtures:
@@ -128,9 +126,7 @@ class AVGN(Localizer):
     def localize(self, batch: Batch) -> Maps:
         """One map per class; presence from the class slots of the sound."""
         cells, sound = self.cells(batch.image), self.hear(batch.spectrogram)
-        heat = ops.upsample(self.agreement(cells, sound), (batch.image.shape[-2], batch.image.shape[-1]))
-        presence = torch.sigmoid(self.heard_head(sound).squeeze(-1).float())
-        return Maps(heat, torch.arange(heat.shape[1], device=heat.device), presence)
+        return answer(self.agreement(cells, sound), batch, torch.sigmoid(self.heard_head(sound).squeeze(-1).float()))
 
 
 def partners(classes: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from m2vsl import losses, ops
 from m2vsl.encoders import AudioEncoder, EncoderConfig, VisualEncoder
-from m2vsl.localizer import Localizer, Stage
+from m2vsl.localizer import Localizer, Stage, answer
 from m2vsl.types import Batch, Losses, Maps
 
 
@@ -72,9 +72,7 @@ class CoarseToFine(Localizer):
 
         ValueError for mixtures, for a sample without a label, and for fewer than two samples.
         """
-        self.require_solos(batch)
-        if len(batch) < 2:
-            raise ValueError(f"CoarseToFine: expected at least two samples, to be told apart, got {len(batch)}")
+        self.require_solos(batch, pairs_for="to be told apart")
         bare = int((batch.labels.sum(-1) == 0).sum())
         if bare:
             raise ValueError(f"CoarseToFine: expected a label for every sample, got {bare} without")
@@ -105,10 +103,8 @@ class CoarseToFine(Localizer):
         seen, heard = self.visual(batch.image)[-1], self.audio.cells(batch.spectrogram).float()
         cells = self.project(seen.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(-1, seen.shape[-2:])
         queries = ops.unit(self.project_audio(embed(heard, self.hear.weight)), -1)  # (B, C, dim)
-        size = (batch.image.shape[-2], batch.image.shape[-1])
-        heat = ops.upsample(ops.similarity(ops.unit(cells), queries), size)
         presence = torch.sigmoid(self.hear(heard.mean((-2, -1))).float())
-        return Maps(heat, torch.arange(heat.shape[1], device=heat.device), presence)
+        return answer(ops.similarity(ops.unit(cells), queries), batch, presence)
 
 
 def embed(cells: Tensor, heads: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from m2vsl import ops
 from m2vsl.encoders import AudioEncoder, EncoderConfig, VisualEncoder, initialise
-from m2vsl.localizer import Localizer
+from m2vsl.localizer import PAIRS, Localizer, answer
 from m2vsl.metrics.canvas import frame_count
 from m2vsl.types import Batch, Losses, Maps
 
@@ -95,9 +95,7 @@ class DMC(Localizer):
         Each sound's own picture should be near, the one before it in the batch far. ValueError for mixtures, and for
         fewer than two samples.
         """
-        self.require_solos(batch)
-        if len(batch) < 2:
-            raise ValueError(f"DMC: expected at least two samples, one as the other's negative, got {len(batch)}")
+        self.require_solos(batch, pairs_for=PAIRS)
         picture, sound, _ = self.cells(batch)
         if self.config.variant == "routing":
             seen, heard = self._route(picture)[0], self._route(sound)[0]
@@ -113,20 +111,18 @@ class DMC(Localizer):
     def localize(self, batch: Batch) -> Maps:
         """One map of whatever is heard; with ``sounds`` > 1 so many, of no class."""
         picture, sound, grid = self.cells(batch)
-        size = (batch.image.shape[-2], batch.image.shape[-1])
         if self.config.variant == "routing":
             (seen, votes), (heard, _) = self._route(picture), self._route(sound)
             far = -torch.einsum("bkd,bknd->bkn", ops.unit(seen, -1), votes)  # less agreement is more distance
             chosen = F.cosine_similarity(seen, heard, -1).topk(self.config.sounds, -1).indices
         else:
-            frames = frame_count(*size)
+            frames = frame_count(batch.image.shape[-2], batch.image.shape[-1])
             count = self.config.objects + self.config.per_frame * (frames - 1)
             begin = starts(picture.shape[1], count) if frames == 1 else diagonal(grid, count)
             seen = self._cluster(picture, begin)
             heard = self._cluster(sound, starts(sound.shape[1], self.config.sounds))
             far, chosen = distance(seen, picture), distance(heard, seen).argmin(-1)
-        heat = ops.upsample(lead(far, chosen).unflatten(-1, grid), size)
-        return Maps(heat, torch.full((heat.shape[1],), -1, device=heat.device))
+        return answer(lead(far, chosen).unflatten(-1, grid), batch)
 
     def _cluster(self, cells: Tensor, begin: Sequence[int]) -> Tensor:
         return soft_k_means(cells, begin, self.config.beta, self.config.rounds)

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from m2vsl import ops
 from m2vsl.audio import mix_spectrograms
 from m2vsl.encoders import AudioEncoder, EncoderConfig, VisualEncoder, initialise
-from m2vsl.localizer import Localizer, Stage
+from m2vsl.localizer import PAIRS, Localizer, Stage, answer
 from m2vsl.types import Batch, Losses, Maps
 
 
@@ -147,9 +147,7 @@ class DSOL(Localizer):
 
         ValueError for mixtures, which are made here, and for fewer than two samples.
         """
-        self.require_solos(batch)
-        if len(batch) < 2:
-            raise ValueError(f"DSOL: expected at least two samples, one as the other's negative, got {len(batch)}")
+        self.require_solos(batch, pairs_for=PAIRS)
         image, spectrogram = batch.image, batch.spectrogram
         if self.phase == "mixtures":
             image = torch.cat([image, image.roll(1, 0)], -1)
@@ -183,8 +181,7 @@ class DSOL(Localizer):
         share = torch.softmax(self.config.sharpness * maps, 1)  # (B, K, h, w)
         heat = torch.einsum("bkhw,kc->bchw", share, self.owner)
         heard = self.teacher[1](self.teacher[0](batch.spectrogram)).float().softmax(-1)
-        size = (batch.image.shape[-2], batch.image.shape[-1])
-        return Maps(ops.upsample(heat, size), torch.arange(heat.shape[1], device=heat.device), heard @ self.owner)
+        return answer(heat, batch, heard @ self.owner)
 
 
 def _match(positive: Tensor, negative: Tensor) -> Tensor:

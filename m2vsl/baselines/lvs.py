@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from m2vsl import ops
 from m2vsl.encoders import AudioEncoder, EncoderConfig, VisualEncoder, initialise
-from m2vsl.localizer import Localizer
+from m2vsl.localizer import PAIRS, Localizer, answer
 from m2vsl.types import Batch, Losses, Maps
 
 CHOICES = {"negatives": ("each", "summed"), "diagonal": ("excluded", "released")}
@@ -73,9 +73,7 @@ class LVS(Localizer):
 
     def forward(self, batch: Batch) -> Losses:
         """The loss ``contrast``, in nats. ValueError for mixtures, and for fewer than two samples."""
-        self.require_solos(batch)
-        if len(batch) < 2:
-            raise ValueError(f"LVS: expected at least two samples, one as the other's negative, got {len(batch)}")
+        self.require_solos(batch, pairs_for=PAIRS)
         cells, sounds = self.embed(batch)
         logits = self._logits(ops.similarity(ops.unit(cells), ops.unit(sounds)).flatten(2))
         return {"contrast": F.cross_entropy(logits, logits.new_zeros(len(batch), dtype=torch.int64))}
@@ -103,8 +101,7 @@ class LVS(Localizer):
         """One map of whatever is heard, without a class."""
         cells, sounds = self.embed(batch)
         heat = ops.similarity(ops.unit(cells), ops.unit(sounds)[:, None])
-        size = (batch.image.shape[-2], batch.image.shape[-1])
-        return Maps(ops.upsample(heat, size), torch.tensor([-1], device=heat.device))
+        return answer(heat, batch)
 
 
 def _mean(values: Tensor, logits: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from m2vsl import ops
 from m2vsl.encoders import AudioEncoder, EncoderConfig, VisualEncoder
-from m2vsl.localizer import Localizer
+from m2vsl.localizer import PAIRS, Localizer, answer
 from m2vsl.types import Batch, Losses, Maps
 
 
@@ -67,9 +67,7 @@ class OTS(Localizer):
         """``match``: cross-entropy of the highest logit, half for each picture's own sound, half for that of the sample
         before it in the batch, of whatever class (rivals 13). ValueError for mixtures, and for fewer than two samples.
         """
-        self.require_solos(batch)
-        if len(batch) < 2:
-            raise ValueError(f"OTS: expected at least two samples, one as the other's negative, got {len(batch)}")
+        self.require_solos(batch, pairs_for=PAIRS)
         cells, sounds = self.embed(batch)
         own, other = (ops.peak(self.logits(cells, x)) for x in (sounds, sounds.roll(1, 0)))  # (B, 1)
         return {"match": (F.softplus(-own).mean() + F.softplus(other).mean()) / 2}
@@ -78,5 +76,4 @@ class OTS(Localizer):
     def localize(self, batch: Batch) -> Maps:
         """One map of whatever is heard, without a class."""
         heat = self.logits(*self.embed(batch))
-        size = (batch.image.shape[-2], batch.image.shape[-1])
-        return Maps(ops.upsample(heat, size), torch.tensor([-1], device=heat.device))
+        return answer(heat, batch)

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from m2vsl import ops
 from m2vsl.encoders import AudioEncoder, EncoderConfig, VisualEncoder, initialise
-from m2vsl.localizer import Localizer
+from m2vsl.localizer import PAIRS, Localizer, answer
 from m2vsl.types import Batch, Losses, Maps
 
 PARTS = ("visual", "audio", "project", "project_audio")
@@ -95,9 +95,7 @@ class SLAVC(Localizer):
 
         In training mode the copies are moved first. ValueError for mixtures, and for fewer than two samples.
         """
-        self.require_solos(batch)
-        if len(batch) < 2:
-            raise ValueError(f"SLAVC: expected at least two samples, one as the other's negative, got {len(batch)}")
+        self.require_solos(batch, pairs_for=PAIRS)
         features = self.visual(batch.image)[-1]
         cells, sounds = self.embed(batch, features=features)
         with torch.no_grad():
@@ -125,5 +123,4 @@ class SLAVC(Localizer):
         """One map of whatever is heard, without a class."""
         cells, sounds = self.embed(batch, target=self.config.use_mom_eval)
         both = [ops.similarity(c, s[:, None]) for c, s in zip(cells, sounds, strict=True)]
-        size = (batch.image.shape[-2], batch.image.shape[-1])
-        return Maps(ops.upsample((both[0] + both[1]) / 2, size), torch.tensor([-1], device=both[0].device))
+        return answer((both[0] + both[1]) / 2, batch)

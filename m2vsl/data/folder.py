@@ -30,7 +30,7 @@ from m2vsl.audio import AUDIO, AudioConfig
 from m2vsl.data.layout import DataError, Item, Problem, lacking, read_layout, read_mask, read_sound
 from m2vsl.data.loader import seeded
 from m2vsl.data.pairing import TASKS, Pairing, Scene
-from m2vsl.types import Sample, Truth
+from m2vsl.types import Sample
 
 SPLITS = ("train", "val", "test")
 
@@ -141,10 +141,7 @@ class FolderDataset:
             return self._sample(index, self._scenes[index], None)
         generator = seeded("folder", self.seed, self.epoch, index)
         scene = self._pairing.drawn(self.epoch, index, self._length, generator)
-        if self.config.solo_share and float(torch.rand((), generator=generator)) < self.config.solo_share:
-            alone = scene.alone()
-            scene = alone[int(torch.randint(len(alone), (), generator=generator))]
-        return self._sample(index, scene, generator)
+        return self._sample(index, scene.perhaps_alone(self.config.solo_share, generator), generator)
 
     def _usable(self) -> tuple[dict[int, list[Item]], dict[int, list[Item]]]:
         """Photographs and recordings of the split by class; decodes, and thereby checks, each of them."""
@@ -202,26 +199,11 @@ class FolderDataset:
 
     def _sample(self, index: int, scene: Scene, generator: torch.Generator | None) -> Sample:
         pairs = [self._photo(photo) for photo in scene.photos]
-        waves = [self._sound(s) for s, on in zip(scene.sounds, scene.sounding, strict=True) if on]
         if generator is not None:
             pairs = [frame.augment(*pair, self.frame, generator) for pair in pairs]
-            waves = [sound_files.cut(wave, self.audio, generator) for wave in waves]
-            waves = [sound_files.augment(wave, self.audio, generator) for wave in waves]
-        image, mask = self._canvas(pairs, scene.cells)
-        classes, present = torch.tensor([photo.label for photo in scene.photos]), torch.tensor(scene.sounding)
-        return Sample(
-            key=scene.key if generator is None else f"{self.epoch}:{index}:{scene.key}",
-            image=image,
-            waveform=sound_files.mix(waves, self.audio.mixing),
-            heard=self._multi_hot(classes[present]),
-            seen=self._multi_hot(classes),
-            labels=self._multi_hot(classes[torch.tensor(scene.labelled)]),
-            mixture=index,
-            truth=Truth(mask, classes, present),
-        )
-
-    def _multi_hot(self, classes: Tensor) -> Tensor:
-        return torch.zeros(len(self.classes)).index_fill_(0, classes, 1)
+        wave = heard(scene, self._sound, self.audio, generator)
+        epoch = None if generator is None else self.epoch
+        return scene.sample(index, epoch, *self._canvas(pairs, scene.cells), wave, len(self.classes))
 
     def _canvas(self, pairs: Sequence[tuple[Image.Image, Image.Image]], cells: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Photographs on one canvas, (3, H, W), and the mask of each on it, (S, H, W)."""
@@ -234,6 +216,17 @@ class FolderDataset:
             masks.append(Image.new("L", canvas.size))
             masks[-1].paste(mask, corner)
         return frame.to_tensor(canvas), torch.stack([frame.mask_tensor(mask) for mask in masks])
+
+
+def heard(
+    scene: Scene, read: Callable[[Item], Tensor], audio: AudioConfig, generator: torch.Generator | None
+) -> Tensor:
+    """The sounds of a scene mixed, (n,); with a generator, in training, each cut and varied first."""
+    waves = [read(sound) for sound, on in zip(scene.sounds, scene.sounding, strict=True) if on]
+    if generator is not None:
+        waves = [sound_files.cut(wave, audio, generator) for wave in waves]
+        waves = [sound_files.augment(wave, audio, generator) for wave in waves]
+    return sound_files.mix(waves, audio.mixing)
 
 
 class Cache:

@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from m2vsl.data.layout import Item
 from m2vsl.data.loader import seeded
+from m2vsl.types import Sample, Truth
 
 TASKS = ("single", "duet", "multi")
 
@@ -45,6 +47,35 @@ class Scene:
         n = len(self.sounding)
         loud = [s for s in range(n) if self.sounding[s]]
         return [replace(self, sounding=tuple(s == one for s in range(n))) for one in loud]
+
+    def perhaps_alone(self, share: float, generator: torch.Generator) -> Scene:
+        """In a `share` of the draws one source, any, sounds alone; draws nothing for a share of 0."""
+        if not share or float(torch.rand((), generator=generator)) >= share:
+            return self
+        alone = self.alone()
+        return alone[int(torch.randint(len(alone), (), generator=generator))]
+
+    def sample(self, index: int, epoch: int | None, image: Tensor, masks: Tensor, wave: Tensor, classes: int) -> Sample:
+        """This scene as a sample: picture (3, H, W), masks (S, H, W), waveform (n,), of a set of so many classes.
+
+        index: its place in the list or the epoch; epoch: that it was drawn in, None of a fixed list.
+        """
+        labels, present = torch.tensor([photo.label for photo in self.photos]), torch.tensor(self.sounding)
+        known = labels >= 0
+
+        def hot(chosen: Tensor) -> Tensor:
+            return torch.zeros(classes).index_fill_(0, labels[chosen & known], 1)
+
+        return Sample(
+            key=self.key if epoch is None else f"{epoch}:{index}:{self.key}",
+            image=image,
+            waveform=wave,
+            heard=hot(present),
+            seen=hot(known),
+            labels=hot(torch.tensor(self.labelled)),
+            mixture=index,
+            truth=Truth(masks, labels, present),
+        )
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,12 @@ from m2vsl import audio as sound_files
 from m2vsl import frame
 from m2vsl.audio import AUDIO, AudioConfig
 from m2vsl.data.benchmarks import BENCHMARKS, OPEN_SETS, Clip, Contents, read_tests, read_training
-from m2vsl.data.folder import SPLITS, Cache, expect_among
+from m2vsl.data.folder import SPLITS, Cache, expect_among, heard
 from m2vsl.data.layout import DataError, Item, Problem
 from m2vsl.data.loader import seeded
 from m2vsl.data.pairing import Scene
 from m2vsl.data.shelf import Shelf
-from m2vsl.types import Sample, Truth
+from m2vsl.types import Sample
 
 ADVICE = 'missing="list" (data.missing=list) leaves out what cannot be used, and lists it'
 
@@ -172,10 +172,7 @@ class VGGSoundDataset:
         generator = seeded("vggsound", self.seed, self.epoch, index)
         turn, place = divmod(self.epoch * self._length + index, len(self._clips))
         scene = self._paired(int(_order(len(self._clips), self.seed, turn)[place]), generator)
-        if self.config.solo_share and float(torch.rand((), generator=generator)) < self.config.solo_share:
-            alone = scene.alone()
-            scene = alone[int(torch.randint(len(alone), (), generator=generator))]
-        return self._sample(index, scene, generator)
+        return self._sample(index, scene.perhaps_alone(self.config.solo_share, generator), generator)
 
     def _usable(self, listed: Contents) -> list[tuple[Clip, ...]]:
         """The scenes of which every clip is there and, of a test list, can be decoded; all else becomes a problem."""
@@ -253,26 +250,13 @@ class VGGSoundDataset:
 
     def _sample(self, index: int, scene: Scene, generator: torch.Generator | None) -> Sample:
         photos = [self._photo(photo) for photo in scene.photos]
-        waves = [self._sound(s) for s, on in zip(scene.sounds, scene.sounding, strict=True) if on]
         if generator is not None:
             empty = [Image.new("L", photo.size) for photo in photos]
             photos = [frame.augment(*pair, self.frame, generator)[0] for pair in zip(photos, empty, strict=True)]
-            waves = [sound_files.cut(wave, self.audio, generator) for wave in waves]
-            waves = [sound_files.augment(wave, self.audio, generator) for wave in waves]
-        classes, present = torch.tensor([photo.label for photo in scene.photos]), torch.tensor(scene.sounding)
-        return Sample(
-            key=scene.key if generator is None else f"{self.epoch}:{index}:{scene.key}",
-            image=torch.cat([frame.to_tensor(photo) for photo in photos], -1),
-            waveform=sound_files.mix(waves, self.audio.mixing),
-            heard=self._multi_hot(classes[present]),
-            seen=self._multi_hot(classes),
-            labels=self._multi_hot(classes[torch.tensor(scene.labelled)]),
-            mixture=index,
-            truth=Truth(_side_by_side([self._mask(photo) for photo in scene.photos]), classes, present),
-        )
-
-    def _multi_hot(self, classes: Tensor) -> Tensor:
-        return torch.zeros(len(self.classes)).index_fill_(0, classes[classes >= 0], 1)
+        wave = heard(scene, self._sound, self.audio, generator)
+        image = torch.cat([frame.to_tensor(photo) for photo in photos], -1)
+        masks = _side_by_side([self._mask(photo) for photo in scene.photos])
+        return scene.sample(index, None if generator is None else self.epoch, image, masks, wave, len(self.classes))
 
 
 def _side_by_side(masks: Sequence[Tensor]) -> Tensor:

@@ -28,6 +28,7 @@ from m2vsl.encoders import EncoderConfig, VisualEncoder
 from m2vsl.localizer import Localizer
 from m2vsl.methods import CONTROLS, METHODS
 from m2vsl.presets import PRESETS
+from m2vsl.report.tables import markdown as markdown_of
 from m2vsl.types import Batch, Truth
 
 if TYPE_CHECKING:
@@ -206,9 +207,8 @@ def _words(name: str) -> dict[str, str]:
 
 
 def _lines(table: pd.DataFrame) -> str:
-    lines = [["", *table.columns], ["---"] * (len(table.columns) + 1)]
-    lines += [[str(title), *row] for title, row in zip(table.index, table.to_numpy().tolist(), strict=True)]
-    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), ""])
+    rows = zip(table.index, table.to_numpy().tolist(), strict=True)
+    return markdown_of([["", *table.columns], *([str(title), *row] for title, row in rows)]) + "\n"
 
 
 def _built(name: str, encoder: EncoderConfig, classes: int) -> Localizer:

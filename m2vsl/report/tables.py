@@ -202,6 +202,12 @@ def marks(record: Record, full: int = 0) -> str:
     return record.dataset + (f", subset ({record.n} of {full})" if 0 < record.n < full else "")
 
 
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text as a table of Markdown, the first of them its heads."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def _by_method(found: Iterable[Record], methods: Sequence[str]) -> dict[str, list[Record]]:
     unknown = [method for method in methods if method not in METHODS]
     if unknown:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from scenes import CLASSES, TINY, batch_of
-from torch import Tensor, nn
+from scenes import CLASSES, TINY, Pixels, batch_of
+from torch import Tensor
 from torch.nn import functional as F
 
 from m2vsl.baselines.attention10k import Attention10k, Attention10kConfig, ratio
@@ -40,17 +40,6 @@ def attended(method: Attention10k, cells: Tensor, sound: Tensor) -> Tensor:
     if contrastive:
         return linear(method.answer[2], linear(method.answer[0], pooled).clamp(min=0)).clamp(min=0)
     return linear(method.answer[2], linear(method.answer[0], pooled.clamp(min=0)).clamp(min=0))
-
-
-class Pixels(nn.Module):
-    """Every pixel a cell of its own: a trunk that sees nothing else."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.look = nn.Conv2d(3, channels, 1)
-
-    def forward(self, image: Tensor) -> tuple[Tensor]:
-        return (self.look(image),)
 
 
 def parts(method: Attention10k, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scenes import CLASSES, TINY, batch_of
-from torch import Tensor, nn
+from scenes import CLASSES, TINY, Pixels, batch_of
+from torch import Tensor
 from torch.nn import functional as F
 
 from m2vsl.baselines import avgn
@@ -19,17 +19,6 @@ from m2vsl.types import Batch
 def method_of(**choices: object) -> AVGN:
     torch.manual_seed(0)
     return AVGN(AVGNConfig(**{"encoder": TINY, **choices}), CLASSES)
-
-
-class Pointwise(nn.Module):
-    """A trunk that looks at every pixel alone: no border, no stride."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.look = nn.Conv2d(3, channels, 1)
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return (self.look(image),)
 
 
 def scores_by_loops(method: AVGN, batch: Batch, spectrogram: Tensor) -> Tensor:
@@ -175,7 +164,7 @@ def test_the_stride_of_the_last_stage_is_a_choice() -> None:
 
 def test_nothing_depends_on_where_a_cell_lies() -> None:
     method, batch = method_of().eval(), batch_of(size=8)
-    method.visual = Pointwise(method.visual.channels[-1])
+    method.visual = Pixels(method.visual.channels[-1])
     swapped = replace(batch, image=batch.image.roll(8, -1))
     maps = method.localize(batch).heat
     torch.testing.assert_close(method.localize(swapped).heat, maps.roll(8, -1))

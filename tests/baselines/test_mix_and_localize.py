@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from scenes import CLASSES, TINY, batch_of
-from torch import Tensor, nn
+from scenes import CLASSES, TINY, Pixels, batch_of
+from torch import Tensor
 from torch.nn import functional as F
 
 from m2vsl.baselines.mix_and_localize import MixAndLocalize, MixAndLocalizeConfig
@@ -20,17 +20,6 @@ from m2vsl.types import Batch
 def method_of(**choices: object) -> MixAndLocalize:
     torch.manual_seed(0)
     return MixAndLocalize(MixAndLocalizeConfig(**{"encoder": TINY, "dim": 16, **choices}), CLASSES)
-
-
-class Pointwise(nn.Module):
-    """A trunk that looks at every pixel alone: no border, no stride."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.look = nn.Conv2d(3, channels, 1)
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return (self.look(image),)
 
 
 def walks(method: MixAndLocalize, batch: Batch) -> dict[str, list[Tensor]]:
@@ -185,7 +174,7 @@ def test_a_fresh_method_knows_no_class() -> None:
 
 def test_nothing_depends_on_where_a_cell_lies() -> None:
     method, batch = method_of(named_by="none").eval(), batch_of(size=8)
-    method.visual = Pointwise(method.visual.channels[-1])
+    method.visual = Pixels(method.visual.channels[-1])
     maps = method.localize(batch).heat
     torch.testing.assert_close(method.localize(replace(batch, image=batch.image.roll(8, -1))).heat, maps.roll(8, -1))
     assert not torch.allclose(maps.roll(8, -1), maps, atol=0.05)

@@ -7,7 +7,7 @@ from math import exp, log
 
 import pytest
 import torch
-from scenes import CLASSES, TINY, batch_of
+from scenes import CLASSES, TINY, Pixels, batch_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -101,17 +101,6 @@ def test_the_map_is_the_calibrated_logit_whatever_the_sign_of_w(normalize: bool)
             rows.append(method.gain * torch.einsum("dhw,d->hw", seen, heard) + method.bias)
     expected = F.interpolate(torch.stack(rows)[:, None], (64, 128), mode="bilinear", align_corners=True)
     torch.testing.assert_close(method.localize(batch).heat, expected, rtol=1e-4, atol=1e-5)
-
-
-class Pixels(nn.Module):
-    """Every pixel a cell of its own: a trunk that sees nothing else."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.look = nn.Conv2d(3, channels, 1)
-
-    def forward(self, image: Tensor) -> tuple[Tensor]:
-        return (self.look(image),)
 
 
 @BOTH

@@ -1,0 +1,65 @@
+"""What the command line says of itself: the names that it knows, and examples. Torch is not needed to read it."""
+
+from __future__ import annotations
+
+TASKS = ("single", "duet", "multi")  # the names are repeated here because help must not wait for torch; a test compares
+PRESETS = ("smoke", "quick", "small", "gpu", "paper")
+METHODS = (
+    *("centre", "random", "oracle", "bound", "attention10k", "ots", "dmc", "coarse_to_fine", "lvs"),
+    *("ez_vsl", "ez_vsl_ogl", "slavc", "mix_and_localize", "dsol", "avgn", "m2vsl", "m2vsl_plus"),
+)
+NAMES = f"""
+tasks     {", ".join(TASKS)}
+methods   {", ".join(METHODS[:9])},
+          {", ".join(METHODS[9:])}
+presets   {", ".join(PRESETS)}
+"""
+OVERRIDES = """
+key=value lays a value over the preset; keys are dotted places in the experiment:
+  train.steps=100  train.lr=3e-4  train.batch_size=32     TrainConfig
+  model.temperature=0.07  model.scales=[3,4]              the method's: M2VSLConfig, EZVSLConfig
+  model.encoder.freeze=false  model.encoder.dim=128       EncoderConfig
+  data.size=112  data.fold=3                              SyntheticConfig, FolderConfig
+  audio=ezvsl276  audio.crop=random                       a named AudioConfig, then its fields
+An unknown key is answered with the valid ones.
+"""
+
+PRESET = f"{', '.join(PRESETS)} (default: M2VSL_PRESET, else quick)"
+EXAMPLES = """
+a first look, minutes on two cores:
+  m2vsl train m2vsl/duet --preset quick
+  m2vsl evaluate m2vsl/duet --preset quick
+your own photographs and recordings:
+  m2vsl data check my_clips
+  m2vsl run quick --data-root my_clips
+Each command has its own --help.
+"""
+CHECK = """
+  m2vsl data check my_clips
+  m2vsl data check DIR --benchmark vggsound
+
+Exit status 1 if there is a problem. Notes (stereo, other sample rates) are not problems.
+"""
+TRAIN = """
+  m2vsl train m2vsl/duet
+  m2vsl train ez_vsl/duet --preset small --seed 1
+  m2vsl train m2vsl/duet --data-root my_clips --skip-bad train.steps=100
+  m2vsl train lvs/single --preset gpu --dataset vggsound --data-root DIR
+
+Ctrl-C saves; the same command goes on where it stopped.
+"""
+EVALUATE = """
+  m2vsl evaluate m2vsl/duet
+  m2vsl evaluate oracle/single --preset small
+
+Takes the arguments that the training had.
+"""
+TABLE = """
+  m2vsl table duet --preset small
+  m2vsl table single --methods centre ez_vsl m2vsl --seeds 0
+"""
+RUN = """
+  m2vsl run quick --seeds 0
+  m2vsl run small --data-root my_clips --methods centre ez_vsl m2vsl
+  m2vsl run small --fresh
+"""
