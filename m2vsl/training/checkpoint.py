@@ -77,7 +77,8 @@ def load(folder: Path) -> Checkpoint:
         raise ValueError(f"{folder / CONFIG}: not json ({error})") from error
     hashes = config.pop("sha256", {})
     data = _read(folder / WEIGHTS)
-    if data[:4] == b"PK\x03\x04" or data[:1] == b"\x80":
+    header = data[8:9] == b"{"  # of safetensors, behind its length, whose lowest byte may be a pickle's first
+    if data[:4] == b"PK\x03\x04" or (data[:1] == b"\x80" and not header):
         raise ValueError(f"{folder / WEIGHTS}: expected safetensors, got a pickle (torch.save); not opened")
     _verify(folder / WEIGHTS, data, hashes)
     try:

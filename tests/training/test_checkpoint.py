@@ -81,6 +81,16 @@ def test_a_pickle_is_refused_where_safetensors_is_expected(saved: Path, zipped: 
         checkpoint.load(saved)
 
 
+def test_a_header_whose_length_begins_like_a_pickle_is_read(tmp_path: Path) -> None:
+    lengths = set()
+    for entries in range(1, 40):
+        weights = {f"w{i:02d}": torch.full((1,), float(i)) for i in range(entries)}
+        folder = checkpoint.save(tmp_path / f"step-{entries:06d}", weights, {})
+        lengths.add((folder / WEIGHTS).read_bytes()[0])
+        assert checkpoint.load(folder).weights.keys() == weights.keys()
+    assert 0x80 in lengths, "one of them has to be the case that is tested"
+
+
 def test_bytes_that_are_no_safetensors_are_refused(saved: Path) -> None:
     (saved / WEIGHTS).write_bytes(b"nonsense" * 10)
     _restate(saved, WEIGHTS)
