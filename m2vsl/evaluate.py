@@ -16,18 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from m2vsl.localizer import Localizer
-from m2vsl.metrics import matching
-from m2vsl.metrics.canvas import Canvas, frame_count, own_frame
+from m2vsl.metrics import columns, matching
+from m2vsl.metrics.calls import Segmentation
+from m2vsl.metrics.canvas import frame_count, own_frame
+from m2vsl.metrics.columns import Sized
 from m2vsl.metrics.matching import Choice, Match
-from m2vsl.metrics.overlap import Rule
-from m2vsl.metrics.protocols import PROTOCOLS, Protocol
+from m2vsl.metrics.protocols import HEADLINE, PROTOCOLS, Protocol
 from m2vsl.metrics.tally import PER_PICTURE, Row, Summary, Tally
 from m2vsl.types import Batch, Maps, Truth
 
@@ -36,19 +37,26 @@ Batched = TypeVar("Batched", Match, Truth)
 ALL = tuple(PROTOCOLS.values())
 
 
-def evaluate(localizer: Localizer, loader: Iterable[Batch], protocols: Sequence[Protocol] = ALL) -> Summary:
+def evaluate(
+    localizer: Localizer,
+    loader: Iterable[Batch],
+    protocols: Sequence[Protocol] = ALL,
+    segmentation: Segmentation | None = None,
+) -> Summary:
     """Score the maps of `localizer` on every batch of `loader`.
 
     Runs on the device of its parameters, without gradient and in evaluation mode; its mode is put back afterwards.
     ValueError for maps that are not finite or not of the picture's size, and for a loader without batches.
     """
-    tally = Tally(protocols)
+    tally = Tally(protocols, segmentation)
     device = device_of(localizer)
     with _evaluating(localizer):
         for batch in loader:
             batch = batch.to(device)
             _refuse_more_sources(localizer, batch)
-            tally.add(*score(localizer.localize(batch), batch.truth, _keys(batch, tally), protocols))
+            maps = localizer.localize(batch)
+            _refuse_other_size(maps, batch)
+            add(tally, maps, batch.truth, _keys(batch, tally))
     return tally.summary()
 
 
@@ -74,6 +82,14 @@ def _refuse_more_sources(localizer: Localizer, batch: Batch) -> None:
         )
 
 
+def _refuse_other_size(maps: Maps, batch: Batch) -> None:
+    if maps.heat.ndim != 4 or maps.heat.shape[-2:] != batch.truth.mask.shape[-2:]:
+        raise ValueError(
+            f"expected heat (B, K, H, W) at the size of the truth (B, S, H, W), "
+            f"got {tuple(maps.heat.shape)} and {tuple(batch.truth.mask.shape)}"
+        )
+
+
 def bound(loader: Iterable[Batch], protocols: Sequence[Protocol] = ALL) -> Summary:
     """The row of a table that no method can exceed: the best IoU of maps without ties, average precision 1."""
     tally = Tally(protocols)
@@ -82,58 +98,60 @@ def bound(loader: Iterable[Batch], protocols: Sequence[Protocol] = ALL) -> Summa
         keys = _keys(batch, tally)
         picture, source = truth.present.nonzero().unbind(1)
         mask = truth.mask[picture, source]
-        columns = {protocol.name: protocol.bound(mask) for protocol in protocols}
+        further = {protocol.name: protocol.bound(mask) for protocol in protocols}
         scored = truth.present & truth.mask.flatten(2).any(-1)
         perfect = torch.where(scored, 1.0, torch.nan)  # (B, S)
-        columns |= {f"{choice}/ap": perfect[picture, source] for choice in CHOICES}
+        further |= {f"{choice}/ap": perfect[picture, source] for choice in CHOICES}
         per_picture = {f"{choice}/{name}": perfect.nanmean(-1) for choice in CHOICES for name in PER_PICTURE}
-        tally.add(_with(_identity(truth, picture, source, keys), columns), _with(_pictures(keys), per_picture))
+        tally.add(_with(_identity(truth, picture, source, keys), further), _with(_pictures(keys), per_picture))
     return tally.summary()
 
 
 def score(
     maps: Maps, truth: Truth, keys: Sequence[str], protocols: Sequence[Protocol] = ALL
 ) -> tuple[list[Row], list[Row]]:
-    """Rows of the sources and rows of the pictures of one batch (columns in `m2vsl.metrics.tally`).
+    """Rows of the sources and rows of the pictures of one batch, as `add` finds them."""
+    tally = Tally(protocols)
+    add(tally, maps, truth, keys)
+    return tally.sources, tally.pictures
 
-    maps: heat (B, K, H, W), at the size of the picture; truth: mask (B, S, H, W).
+
+def add(tally: Tally, maps: Maps, truth: Truth, keys: Sequence[str]) -> None:
+    """Score one batch under all that `tally` asks for (columns in `m2vsl.metrics.tally` and `m2vsl.metrics.columns`).
+
+    maps: heat (B, K, h, w); each protocol brings maps that are coarser than the picture to size in its own way, and
+    what is no IoU is measured on those of `HEADLINE`. truth: mask (B, S, H, W).
     """
     truth = matching.merge_same_class(truth)
-    found = {choice: matching.match(maps, truth, choice) for choice in CHOICES if matching.choosable(maps, choice)}
+    sized = Sized(maps.heat, (truth.mask.shape[-2], truth.mask.shape[-1]))
+    full = replace(maps, heat=sized.by(HEADLINE))
+    found = {choice: matching.match(full, truth, choice) for choice in CHOICES if matching.choosable(maps, choice)}
     answered = {choice: match.index >= 0 for choice, match in found.items()}
     ap = matching.match_ap(found["oracle"], truth)  # (B, M, S)
     own_ap = _own(ap, found["oracle"].index)  # (B, S)
     picture, source = (truth.present | answered["oracle"]).nonzero().unbind(1)
     heat, mask = found["oracle"].answers(picture, source), truth.mask[picture, source]  # (n, H, W)
-    overlaps = _overlaps(heat, mask, protocols)
     once = {"ap": own_ap[picture, source]} | _peaks(heat, mask)
 
     # A predicted class map is the oracle's map or none, so every map is measured once and a missing one scores 0.
-    columns = {p.name: overlaps[p] * answered[p.choice][picture, source] for p in protocols if p.choice in found}
-    per_picture: dict[str, Tensor] = {}
+    per_source = columns.per_source(found, sized, truth, (picture, source), tally.protocols)
+    per_picture = columns.per_picture(found["oracle"], sized, truth, tally.protocols)
     for choice in found:
-        columns |= {f"{choice}/{name}": values * answered[choice][picture, source] for name, values in once.items()}
+        per_source |= {f"{choice}/{name}": values * answered[choice][picture, source] for name, values in once.items()}
         per_picture |= {f"{choice}/piap": _piap(found, choice, truth, ap)}
         if matching.is_named(maps):  # no CAP without classes (ledger 57)
             cap = (own_ap * answered[choice]).masked_fill(~truth.present, torch.nan).nanmean(-1)
             per_picture |= {f"{choice}/cap": cap}
     heard = matching.heard(maps, truth)
     per_picture |= {} if heard is None else {"heard": heard}
-    return _with(_identity(truth, picture, source, keys), columns), _with(_pictures(keys), per_picture)
+    if tally.segmentation is not None:
+        per_picture |= tally.frames(*columns.segments(found["oracle"], truth, tally.segmentation))
+    tally.add(_with(_identity(truth, picture, source, keys), per_source), _with(_pictures(keys), per_picture))
 
 
 def _own(ap: Tensor, index: Tensor) -> Tensor:
     """Average precision of the map that answers for each source: (B, M, S), (B, S) -> (B, S)."""
     return ap.gather(1, index.clamp(min=0)[:, None])[:, 0]
-
-
-def _overlaps(heat: Tensor, mask: Tensor, protocols: Iterable[Protocol]) -> dict[Protocol, Tensor]:
-    """IoU (n,) by protocol; protocols that differ in class choice alone share it."""
-    shared: dict[tuple[Rule, Canvas], Tensor] = {}
-    for protocol in protocols:
-        if (protocol.rule, protocol.canvas) not in shared:
-            shared[protocol.rule, protocol.canvas] = protocol.iou(heat, mask)
-    return {protocol: shared[protocol.rule, protocol.canvas] for protocol in protocols}
 
 
 def _peaks(heat: Tensor, mask: Tensor) -> dict[str, Tensor]:
@@ -184,9 +202,9 @@ def _pictures(keys: Sequence[str]) -> list[Row]:
     return [{"key": key} for key in keys]
 
 
-def _with(rows: Sequence[Row], columns: Mapping[str, Tensor]) -> list[Row]:
+def _with(rows: Sequence[Row], further: Mapping[str, Tensor]) -> list[Row]:
     """`rows` with further columns (n,); NaN, a value that is not defined, becomes None."""
-    lists = {name: values.tolist() for name, values in columns.items()}
+    lists = {name: values.tolist() for name, values in further.items()}
     defined = {name: [None if value != value else value for value in values] for name, values in lists.items()}
     return [{**row, **{name: values[i] for name, values in defined.items()}} for i, row in enumerate(rows)]
 

@@ -49,7 +49,11 @@ def validated_truth(truth: Tensor, shape: torch.Size) -> Tensor:
 def is_constant(heat: Tensor) -> Tensor:
     """Which maps say nothing: (..., H, W) -> (...) bool."""
     flat = heat.flatten(-2)
-    low, high = flat.amin(-1), flat.amax(-1)
+    return nearly_equal(flat.amin(-1), flat.amax(-1))
+
+
+def nearly_equal(low: Tensor, high: Tensor) -> Tensor:
+    """Whether maps whose values reach from `low` to `high` are constant: (...), (...) -> (...) bool."""
     return high - low < FLAT * high.abs().clamp(min=1)
 
 

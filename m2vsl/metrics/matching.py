@@ -23,7 +23,7 @@ Conventions
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -42,6 +42,11 @@ class Match:
     heat: Tensor  # (B, M, H, W) the answering maps
     used: Tensor  # (B, M) bool: the map is one of the method's answers, not padding
     index: Tensor  # (B, S) int64 in 0 ... M - 1: the map that answers for the source; -1 = none, it scores 0
+    origin: Tensor  # (B, M) int64 in 0 ... K - 1: which of the method's maps each is
+
+    def of(self, heat: Tensor) -> Match:
+        """The same answers from the method's maps (B, K, H, W) at another size, or brought to size in another way."""
+        return replace(self, heat=validated(_pick(heat, self.origin)))
 
     def answers(self, picture: Tensor, source: Tensor) -> Tensor:
         """The maps of given sources: (n,), (n,) -> (n, H, W). Where none answers, some map stands in its place."""
@@ -52,7 +57,14 @@ def merge_same_class(truth: Truth) -> Truth:
     """Sources of one class in one picture made one (ledger 52): union of masks, sounding if any is.
 
     The first of them stays, the others become padding (class -1, empty mask, silent). Shapes (B, S, ...) are kept.
+    ValueError for classes or ``present`` that do not fit the masks.
+
+    >>> mask = torch.tensor([[[[1.0, 0, 0]], [[0, 0.5, 0]], [[0, 0, 1]]]])
+    >>> found = merge_same_class(Truth(mask, torch.tensor([[7, 7, 2]]), torch.tensor([[False, True, True]])))
+    >>> found.classes.tolist(), found.present.tolist(), found.mask[0, 0].tolist()
+    ([[7, -1, 2]], [[True, False, True]], [[1.0, 0.5, 0.0]])
     """
+    _check_sources(truth)
     classes = truth.classes
     sources = torch.arange(classes.shape[1], device=classes.device)
     same = (classes[:, :, None] == classes[:, None, :]) & (classes >= 0)[:, :, None]  # (B, S, S)
@@ -70,7 +82,12 @@ def merge_same_class(truth: Truth) -> Truth:
 
 
 def is_named(maps: Maps) -> bool:
-    """Whether every map says which class it is for; ValueError if only some do."""
+    """Whether every map says which class it is for; ValueError if only some do.
+
+    >>> heat = torch.rand(1, 2, 4, 4)
+    >>> is_named(Maps(heat, torch.tensor([0, 3]))), is_named(Maps(heat, torch.tensor([-1, -1])))
+    (True, False)
+    """
     named = maps.classes >= 0
     if bool(named.any()) and not bool(named.all()):
         raise ValueError(f"expected classes for all maps or for none (-1), got {maps.classes.tolist()}")
@@ -78,7 +95,9 @@ def is_named(maps: Maps) -> bool:
 
 
 def choosable(maps: Maps, choice: Choice) -> bool:
-    """Whether the method says enough for `choice`: anything does for "oracle"."""
+    """Whether the method says enough for `choice`: anything does for "oracle". ValueError for another choice."""
+    if choice not in get_args(Choice):
+        raise ValueError(f"expected a choice among {', '.join(get_args(Choice))}, got {choice!r}")
     return choice == "oracle" or (maps.presence is not None if is_named(maps) else len(maps.classes) == 1)
 
 
@@ -86,7 +105,15 @@ def match(maps: Maps, truth: Truth, choice: Choice = "oracle") -> Match:
     """The map that answers for each source of each picture.
 
     maps: heat (B, K, H, W); truth: mask (B, S, H, W). ValueError if their shapes disagree, if a sounding source's class
-    has no map, or if `choice` cannot be made from what the method says.
+    has no map or any class several, for presence that is not finite, or if `choice` cannot be made from what the method
+    says.
+
+    >>> truth = Truth(torch.eye(2).view(1, 2, 1, 2), torch.tensor([[4, 3]]), torch.ones(1, 2, dtype=torch.bool))
+    >>> maps = Maps(torch.rand(1, 3, 1, 2), torch.tensor([2, 3, 4]), presence=torch.tensor([[0.9, 0.8, 0.7]]))
+    >>> match(maps, truth).index.tolist()  # of the answering maps, which are those of classes 4 and 3
+    [[0, 1]]
+    >>> match(maps, truth, "predicted").index.tolist()  # classes 2 and 3 seemed to sound: nobody answers for 4
+    [[-1, 1]]
     """
     _check(maps, truth)
     if not choosable(maps, choice):
@@ -99,7 +126,14 @@ def match(maps: Maps, truth: Truth, choice: Choice = "oracle") -> Match:
 
 
 def match_ap(found: Match, truth: Truth) -> Tensor:
-    """Average precision of every answering map against every source: (B, M, S), NaN where the truth is empty."""
+    """Average precision of every answering map against every source: (B, M, S), NaN where the truth is empty.
+
+    >>> truth = Truth(torch.eye(2).view(1, 2, 1, 2), torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.bool))
+    >>> swapped = Maps(truth.mask.flip(1), truth.classes[0])
+    >>> match_ap(match(swapped, truth), truth)
+    tensor([[[0.5000, 1.0000],
+             [1.0000, 0.5000]]], dtype=torch.float64)
+    """
     return average_precision_matrix(found.heat, truth.mask)
 
 
@@ -107,16 +141,44 @@ def permutation_invariant(found: Match, truth: Truth, ap: Tensor | None = None) 
     """PIAP of each picture over the maps in use and the sounding sources: (B,), NaN without a truth.
 
     ap: `match_ap` of the same arguments, if already there.
+
+    >>> truth = Truth(torch.eye(2).view(1, 2, 1, 2), torch.tensor([[0, 1]]), torch.ones(1, 2, dtype=torch.bool))
+    >>> permutation_invariant(match(Maps(truth.mask.flip(1), truth.classes[0]), truth), truth)
+    tensor([1.], dtype=torch.float64)
     """
     ap = match_ap(found, truth) if ap is None else ap
     ap = torch.where(found.used[..., None], ap, torch.where(ap.isnan(), ap, 0))  # unused maps cannot win
     return assigned_mean(ap.masked_fill(~truth.present[:, None], float("nan")))
 
 
+def greedy(scores: Tensor, used: Tensor, present: Tensor) -> Tensor:
+    """Each map in turn takes the source that it scores best on among those left: NoPrior's assignment.
+
+    scores: (B, M, S). used: (B, M) bool; present: (B, S) bool. Returns (B, S): the map that took the source, -1 = none.
+
+    >>> both = torch.ones(1, 2, dtype=torch.bool)
+    >>> greedy(torch.tensor([[[0.6, 0.7], [0.1, 0.9]]]), both, both)  # the best sum has them the other way round
+    tensor([[1, 0]])
+    """
+    batch, maps, sources = scores.shape
+    index = torch.full((batch, sources), -1, device=scores.device)
+    left, pictures = present.clone(), torch.arange(batch, device=scores.device)
+    for m in range(maps):
+        best = scores[:, m].masked_fill(~left, -1).argmax(-1)
+        takes = used[:, m] & left.any(-1)
+        index[pictures[takes], best[takes]] = m
+        left[pictures[takes], best[takes]] = False
+    return index
+
+
 def heard(maps: Maps, truth: Truth) -> Tensor | None:
     """Whether the classes of greatest presence are those that sound: (B,) bool; None if the method does not say.
 
     As many classes count as distinct sources sound (`merge_same_class` first).
+
+    >>> truth = Truth(torch.ones(1, 1, 2, 2), torch.tensor([[1]]), torch.tensor([[True]]))
+    >>> heard(Maps(torch.rand(1, 3, 2, 2), torch.arange(3), presence=torch.tensor([[0.1, 0.9, 0.3]])), truth)
+    tensor([True])
     """
     if not is_named(maps) or maps.presence is None:
         return None
@@ -131,7 +193,8 @@ def _unnamed(maps: Maps, truth: Truth) -> Match:
     if maps.heat.shape[1] > 1:
         ap = average_precision_matrix(maps.heat, truth.mask)
         index = best_assignment(ap.masked_fill(~truth.present[:, None], float("nan")))
-    return Match(maps.heat, used, index.masked_fill(~truth.present, -1))
+    every = torch.arange(used.shape[1], device=used.device).expand_as(used)
+    return Match(maps.heat, used, index.masked_fill(~truth.present, -1), every)
 
 
 def _by_true_class(maps: Maps, truth: Truth) -> Match:
@@ -141,9 +204,9 @@ def _by_true_class(maps: Maps, truth: Truth) -> Match:
     if bool(missing.any()):
         unknown = sorted(set(truth.classes[missing].tolist()))
         raise ValueError(f"expected a map for the class of every sounding source, got none for classes {unknown}")
-    heat = _pick(maps.heat, is_class.int().argmax(-1))
-    slots = torch.arange(truth.classes.shape[1], device=heat.device).expand_as(truth.classes)
-    return Match(heat, truth.present, slots.masked_fill(~truth.present, -1))
+    origin = is_class.int().argmax(-1)
+    slots = torch.arange(truth.classes.shape[1], device=origin.device).expand_as(truth.classes)
+    return Match(_pick(maps.heat, origin), truth.present, slots.masked_fill(~truth.present, -1), origin)
 
 
 def _by_predicted_class(maps: Maps, truth: Truth) -> Match:
@@ -152,7 +215,7 @@ def _by_predicted_class(maps: Maps, truth: Truth) -> Match:
     hit = (classes[:, None, :] == truth.classes[..., None]) & used[:, None] & truth.present[..., None]  # (B, S, M)
     index = hit.int().argmax(-1).masked_fill(~hit.any(-1), -1)
     position = (classes[..., None] == maps.classes).int().argmax(-1)
-    return Match(_pick(maps.heat, position), used, index)
+    return Match(_pick(maps.heat, position), used, index, position)
 
 
 def _top_classes(maps: Maps, truth: Truth) -> tuple[Tensor, Tensor]:
@@ -189,4 +252,32 @@ def _check(maps: Maps, truth: Truth) -> None:
         raise ValueError(
             f"expected classes ({count},) and presence ({batch}, {count}), "
             f"got {tuple(maps.classes.shape)} and {presence}"
+        )
+    _check_names(maps)
+    _check_sources(truth)
+
+
+def _check_names(maps: Maps) -> None:
+    if not len(maps.classes):
+        raise ValueError(f"expected at least one map of each picture, got heat {tuple(maps.heat.shape)}")
+    known, counts = maps.classes[maps.classes >= 0].unique(return_counts=True)
+    if bool((counts > 1).any()):
+        raise ValueError(f"expected one map of each class, got several for classes {known[counts > 1].tolist()}")
+    if maps.presence is not None and not bool(maps.presence.isfinite().all()):
+        odd = int((~maps.presence.isfinite()).sum())
+        raise ValueError(f"expected finite presence, got {odd} of {maps.presence.numel()} values that are not")
+
+
+def _check_sources(truth: Truth) -> None:
+    batch, sources = truth.mask.shape[:2]
+    if not sources:
+        raise ValueError(f"expected room for at least one source, got masks {tuple(truth.mask.shape)}")
+    if {tuple(truth.classes.shape), tuple(truth.present.shape)} != {(batch, sources)}:
+        raise ValueError(
+            f"expected classes and present ({batch}, {sources}) as the masks, "
+            f"got {tuple(truth.classes.shape)} and {tuple(truth.present.shape)}"
+        )
+    if truth.present.dtype != torch.bool or truth.classes.is_floating_point():
+        raise ValueError(
+            f"expected whole classes and present of torch.bool, got {truth.classes.dtype} and {truth.present.dtype}"
         )

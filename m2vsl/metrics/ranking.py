@@ -28,6 +28,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from m2vsl.metrics import fast
 from m2vsl.metrics.heat import settled, validated, validated_truth
 from m2vsl.metrics.overlap import Area, binarise
 
@@ -51,8 +52,13 @@ def average_precision_matrix(heat: Tensor, truth: Tensor) -> Tensor:
     """
     heat = validated(heat)
     _check_pictures(heat, truth)
-    validated_truth(truth, truth.shape)
-    values, order = settled(heat).flatten(-2).sort(-1, descending=True)  # (..., K, P)
+    truth = validated_truth(truth, truth.shape)
+    heat = settled(heat)
+    if heat.dtype == torch.float32 and heat.numel() and fast.on_cpu(heat, truth) and truth.shape[-3] in fast.TRUTHS:
+        (maps, sources), size = (heat.shape[-3], truth.shape[-3]), heat.shape[-2] * heat.shape[-1]
+        table = fast.precisions(fast.rows(heat).reshape(-1, maps, size), fast.rows(truth).reshape(-1, sources, size))
+        return torch.from_numpy(table).view(*heat.shape[:-2], sources)
+    values, order = heat.flatten(-2).sort(-1, descending=True)  # (..., K, P)
     threshold_end = _last_of_ties(values)
     positives = (truth > 0).flatten(-2)  # (..., S, P)
     columns = [_ranked_precision(positives[..., s : s + 1, :], order, threshold_end) for s in range(truth.shape[-3])]

@@ -25,6 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from m2vsl.metrics import fast
 from m2vsl.metrics.heat import normalise, validated, validated_truth
 
 BETA_SQUARED = 0.3  # weight of recall against precision, dimensionless
@@ -53,9 +54,9 @@ def frame_iou(logits: Tensor, truth: Tensor) -> Tensor:
     """
     logits, real = _checked(logits, truth)
     predicted = torch.sigmoid(logits) > 0.5
-    shared, union = (predicted & real).sum((-2, -1)), (predicted | real).sum((-2, -1))
-    background = (~predicted).double().mean((-2, -1))
-    return torch.where(real.any(-1).any(-1), shared / (union.double() + 1e-7), background)
+    true, chosen, shared = (found.count_nonzero((-2, -1)).double() for found in (real, predicted, predicted & real))
+    pixels = real.shape[-2] * real.shape[-1]
+    return torch.where(true > 0, shared / (true + chosen - shared + 1e-7), (pixels - chosen) / pixels)
 
 
 def f_score(logits: Tensor, truth: Tensor, frames_per_call: int | None = None) -> float:
@@ -88,18 +89,24 @@ def frame_f_curves(logits: Tensor, truth: Tensor) -> Tensor:
     """
     logits, real = _checked(logits, truth)
     thresholds = torch.linspace(0, 1, THRESHOLDS, device=logits.device)
-    level = torch.searchsorted(thresholds, torch.sigmoid(logits.float()).flatten(1), right=True) - 1  # last one reached
-    predicted, hit = _reaching(level, torch.ones_like(real).flatten(1)), _reaching(level, real.flatten(1))
+    predicted, hit = _reaching(thresholds, torch.sigmoid(logits.float()).flatten(1), real.flatten(1))
     precision = hit / (predicted + 1e-20)
     recall = hit / (real.flatten(1).sum(1, keepdim=True) + 1e-20)
     return ((1 + BETA_SQUARED) * precision * recall / (BETA_SQUARED * precision + recall)).nan_to_num(0)
 
 
-def _reaching(level: Tensor, counted: Tensor) -> Tensor:
-    """How many counted pixels of each frame reach each threshold: (N, P) -> (N, 255)."""
-    histogram = torch.zeros(len(level), THRESHOLDS, dtype=torch.float64, device=level.device)
-    histogram.scatter_add_(1, level, counted.double())
-    return histogram.flip(1).cumsum(1).flip(1)
+def _reaching(thresholds: Tensor, probability: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """How many pixels of each frame reach each threshold, and how many of them are true: (N, P) -> (N, 255)."""
+    if probability.numel() and fast.on_cpu(probability, real):
+        table = fast.reaching(probability.detach().numpy(), real.numpy(), thresholds.numpy())
+        predicted, hit = torch.from_numpy(table).double().unbind(1)
+        return predicted, hit
+    level = torch.searchsorted(thresholds, probability, right=True) - 1  # the last one reached
+    histogram = torch.zeros(2, len(level), THRESHOLDS, dtype=torch.float64, device=level.device)
+    histogram[0].scatter_add_(1, level, torch.ones_like(real).double())
+    histogram[1].scatter_add_(1, level, real.double())
+    predicted, hit = histogram.flip(-1).cumsum(-1).flip(-1)
+    return predicted, hit
 
 
 def _checked(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,10 @@ Scalars
 - ``<choice>/half``, ``<choice>/pointing``: share of sources whose map has its maximum in the source's own frame, in its
   mask.
 - ``heard_accuracy``: share of pictures for which the classes that a method is surest of are those that sound.
+- ``slavc/detection_ap@t``, ``slavc_as_released/detection_ap@t``: see `m2vsl.metrics.detection`.
+- T-VSL's "CIoU@0.3" is ``tvsl-0.3/iou``, a mean.
+- ``avsbench/miou``, ``/f``, ``/f@call<n>``: see `m2vsl.metrics.calls`. Other columns of `m2vsl.metrics.columns`: their
+  mean, under their own name.
 """
 
 from __future__ import annotations
@@ -33,7 +37,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from m2vsl.metrics.overlap import success_auc, success_rate
+from m2vsl.metrics.calls import Calls, Segmentation
+from m2vsl.metrics.detection import detection_ap, detection_ap_as_released_slavc
+from m2vsl.metrics.overlap import success_auc
 from m2vsl.metrics.protocols import Protocol
 
 Value = str | int | float | bool | None
@@ -41,6 +47,9 @@ Row = Mapping[str, Value]
 
 PER_SOURCE = ("ap", "half", "pointing")  # columns <choice>/... of source rows
 PER_PICTURE = ("cap", "piap")  # columns <choice>/... of picture rows
+PRINTED_PER_SOURCE = ("tvsl/ap", "avgn_as_released/piap", "noprior_as_released/cap")
+_DETECTION = {"slavc": detection_ap, "slavc_as_released": detection_ap_as_released_slavc}
+PRINTED_PER_PICTURE = ("noprior_as_released/piap",)
 
 
 @dataclass(frozen=True)
@@ -59,12 +68,29 @@ class Summary:
 
 
 class Tally:
-    """Collects rows while batches pass; tallies of several processes are joined by adding their rows."""
+    """Collects rows while batches pass; tallies of several processes are joined by adding their rows.
 
-    def __init__(self, protocols: Iterable[Protocol]) -> None:
-        self.protocols = tuple(protocols)
+    >>> from m2vsl.metrics.protocols import HEADLINE
+    >>> tally = Tally([HEADLINE])
+    >>> row = {"key": "a", "source": 0, "class": 3, "sounds": True, "area": 0.25, HEADLINE.name: 0.4}
+    >>> tally.add([row], [{"key": "a"}])
+    >>> tally.summary().scalars["framewise-area50-oracle/ciou@0.3"]
+    1.0
+    """
+
+    def __init__(self, protocols: Iterable[Protocol], segmentation: Segmentation | None = None) -> None:
+        self.protocols, self.segmentation = tuple(protocols), segmentation
+        self.calls = Calls(segmentation.calls if segmentation else ())
         self.sources: list[Row] = []
         self.pictures: list[Row] = []
+
+    def frames(self, found: dict[str, Tensor], curves: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """Take in the F curves (B, 255) of pictures, with a truth or without (B,); `found`, their columns, is returned.
+
+        Pictures come in the order of the list.
+        """
+        self.calls.add(curves, real)
+        return found
 
     def add(self, sources: Iterable[Row], pictures: Iterable[Row]) -> None:
         """Take in the rows of a batch."""
@@ -77,7 +103,7 @@ class Tally:
             raise ValueError("expected at least one picture to summarise, got none")
         sounding = [row for row in self.sources if row["sounds"]]
         silent = [row for row in self.sources if not row["sounds"]]
-        scalars = _source_scalars(sounding, self.protocols) | _picture_scalars(self.pictures)
+        scalars = _source_scalars(sounding, self.protocols) | _picture_scalars(self.pictures) | self._segmentation()
         scalars |= {f"swapped/{name}": value for name, value in _source_scalars(silent, self.protocols).items()}
         counts = {
             "pictures": len(self.pictures),
@@ -87,14 +113,28 @@ class Tally:
         }
         return Summary(scalars, counts, tuple(self.sources), tuple(self.pictures))
 
+    def _segmentation(self) -> dict[str, float]:
+        if self.segmentation is None or not (scores := self.calls.scores()):
+            return {}
+        name = self.segmentation.name
+        scores = {"miou": float(column(self.pictures, f"{name}/iou").mean()), **scores}
+        return {f"{name}/{score}": value for score, value in scores.items()}
+
 
 def _source_scalars(rows: Sequence[Row], protocols: Iterable[Protocol]) -> dict[str, float]:
-    scalars: dict[str, float] = {}
+    scalars: dict[str, float] = _means(rows, PRINTED_PER_SOURCE)
     for protocol in protocols:
-        iou = column(rows, protocol.name)
-        if len(iou):
-            scalars |= {f"{protocol.name}/ciou@{level:g}": success_rate(iou, level) for level in protocol.at}
-            scalars |= {f"{protocol.name}/auc": success_auc(iou), f"{protocol.name}/iou": float(iou.mean())}
+        iou, boxed = _ious(rows, protocol)
+        if not len(iou):
+            continue
+        scalars |= {f"{protocol.name}/ciou@{level:g}": protocol.success(iou, level) for level in protocol.at}
+        scalars |= {f"{protocol.name}/iou": float(iou.mean())}
+        if not protocol.boxed_auc or bool(boxed.any()):
+            scalars |= {f"{protocol.name}/auc": success_auc(iou[boxed] if protocol.boxed_auc else iou)}
+        sure = column(rows, "confidence")
+        if protocol.name == "slavc" and len(sure):  # a bound has none
+            for name, measured in _DETECTION.items():
+                scalars |= {f"{name}/detection_ap@{t:g}": measured(iou, sure, boxed, t) for t in protocol.at}
     for choice in ("oracle", "predicted"):
         scalars |= _means(rows, [f"{choice}/{name}" for name in PER_SOURCE])
         macro = _macro(rows, f"{choice}/ap")
@@ -103,13 +143,30 @@ def _source_scalars(rows: Sequence[Row], protocols: Iterable[Protocol]) -> dict[
 
 
 def _picture_scalars(rows: Sequence[Row]) -> dict[str, float]:
-    scalars = _means(rows, [f"{choice}/{name}" for choice in ("oracle", "predicted") for name in PER_PICTURE])
+    names = [f"{choice}/{name}" for choice in ("oracle", "predicted") for name in PER_PICTURE]
+    scalars = _means(rows, [*names, *PRINTED_PER_PICTURE])
     heard = column(rows, "heard")
     return scalars | ({"heard_accuracy": float(heard.mean())} if len(heard) else {})
 
 
+def _ious(rows: Sequence[Row], protocol: Protocol) -> tuple[Tensor, Tensor]:
+    """What succeeds or fails under `protocol`: IoUs (n,), and whether there is a truth (n,) bool."""
+    rows = [row for row in rows if row.get(protocol.name) is not None]
+    iou, boxed = column(rows, protocol.name), column(rows, "area") > 0
+    if protocol.pooled == "source" or not rows:
+        return iou, boxed
+    numbers = {key: i for i, key in enumerate(dict.fromkeys(row["key"] for row in rows))}
+    place = torch.tensor([numbers[row["key"]] for row in rows])
+    total, several = torch.bincount(place, iou), torch.bincount(place)
+    return total / several, torch.bincount(place, boxed.double()) > 0
+
+
 def column(rows: Iterable[Row], name: str) -> Tensor:
-    """The values of `name` where a row has one: float64 (n,)."""
+    """The values of `name` where a row has one: float64 (n,).
+
+    >>> column([{"iou": 0.5}, {"iou": None}, {}, {"iou": 1}], "iou")
+    tensor([0.5000, 1.0000], dtype=torch.float64)
+    """
     values = (row.get(name) for row in rows)
     return torch.tensor([float(value) for value in values if value is not None], dtype=torch.float64)
 
@@ -130,7 +187,13 @@ def _macro(rows: Iterable[Row], name: str) -> float | None:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """Rows as comma-separated text with a header: all columns of all rows, floats in full, undefined values empty."""
+    """Rows as comma-separated text with a header: all columns of all rows, floats in full, undefined values empty.
+
+    Without rows: an empty header.
+
+    >>> as_csv([{"key": "a", "iou": 0.1}, {"key": "b", "iou": None, "sounds": True}]).splitlines()
+    ['key,iou,sounds', 'a,0.1,', 'b,,True']
+    """
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
@@ -168,13 +231,22 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
 
     .. math:: \bar x \pm t_{(1 + c) / 2,\, n - 1} \frac{s}{\sqrt n}
 
-    A single value has no spread: half_width NaN. Without values: ValueError.
+    A single value has no spread: half_width NaN. ValueError without values, for values that are not finite, and for a
+    `confidence` outside of (0, 1).
+
+    >>> found = interval([0.30, 0.32, 0.34])
+    >>> f"{found.mean:.2f} from {found.low:.4f} to {found.high:.4f} over {found.n} seeds"
+    '0.32 from 0.2703 to 0.3697 over 3 seeds'
     """
     from scipy.special import stdtrit
 
     n = len(values)
     if n == 0:
         raise ValueError("expected at least one value for an interval, got none")
+    if odd := sum(not math.isfinite(value) for value in values):
+        raise ValueError(f"expected finite values for an interval, got {odd} of {n} that are not")
+    if not 0 < confidence < 1:
+        raise ValueError(f"expected a confidence in (0, 1), got {confidence}")
     mean = math.fsum(values) / n
     if n == 1:
         return Interval(mean, math.nan, 1)

@@ -15,62 +15,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from m2vsl import records
 from m2vsl.methods import METHODS
+from m2vsl.metrics.statistics import DRAWS, Lead, bootstrap
 from m2vsl.records import Record
 from m2vsl.report.tables import NO_RECORD
 
 if TYPE_CHECKING:
     import pandas as pd
-    from numpy.typing import ArrayLike
 
-DRAWS = 10_000
-_PORTION = 2**21  # indices that are drawn at once
 Place = tuple[str, int]  # (key, source) of a row
-
-
-@dataclass(frozen=True)
-class Lead:
-    """By how much one method is ahead of another on the same pictures, in the unit of the score."""
-
-    mean: float
-    low: float  # of the interval
-    high: float
-    share: float  # of resamples in which it is ahead
-    pictures: int
-
-    def __str__(self) -> str:
-        ends = f"{100 * self.low:+.1f} to {100 * self.high:+.1f}"
-        return f"{100 * self.mean:+.1f} ({ends}), {self.share:.0%}".replace("-", "\N{MINUS SIGN}")
-
-
-def bootstrap(
-    differences: ArrayLike, pictures: Sequence[int], *, draws: int = DRAWS, confidence: float = 0.95, seed: int = 0
-) -> Lead:
-    """The mean of paired differences and its percentile interval over draws of pictures with replacement.
-
-    differences: (n,), one per source. pictures: (n,), the number of each source's picture. A draw takes as many
-    pictures as there are, each with all of its sources, and averages over the sources that it got.
-    ValueError if the two differ in length, are empty, or a difference is not a number.
-    """
-    values, numbers = np.asarray(differences, dtype=float), np.asarray(pictures)
-    if not len(values) or values.shape != numbers.shape or not np.isfinite(values).all():
-        raise ValueError(f"expected one finite difference per source, got {len(values)} of {len(numbers)} sources")
-    _, place = np.unique(numbers, return_inverse=True)
-    sums, counts = np.bincount(place, values), np.bincount(place)
-    n, generator, means = len(counts), np.random.default_rng(seed), []
-    for start in range(0, draws, step := max(_PORTION // n, 1)):
-        drawn = generator.integers(0, n, (min(step, draws - start), n))
-        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
-    found = np.concatenate(means)
-    low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Lead(float(values.mean()), float(low), float(high), float((found > 0).mean()), n)
 
 
 def per_source(

@@ -1,65 +1,19 @@
-"""The paired bootstrap is what a loop over pictures gives, on rows that are paired as they say."""
+"""Methods are paired row by row, as they say; the bootstrap itself is tested with `m2vsl.metrics.statistics`."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from m2vsl import records
+from m2vsl.metrics.statistics import bootstrap
 from m2vsl.records import Record
 from m2vsl.report import paired
-from m2vsl.report.paired import Lead, bootstrap, lead, leads, per_source
+from m2vsl.report.paired import lead, leads, per_source
 
 COLUMN = "framewise-matched-oracle"
-
-
-def slow(differences: list[float], pictures: list[int], draws: int, seed: int) -> tuple[float, float, float, float]:
-    """The same by loops: draw pictures, gather their sources, average."""
-    names = sorted(set(pictures))
-    generator = np.random.default_rng(seed)
-    means = []
-    for row in generator.integers(0, len(names), (draws, len(names))):
-        got = [d for drawn in row for d, p in zip(differences, pictures, strict=True) if p == names[drawn]]
-        means.append(math.fsum(got) / len(got))
-    low, high = np.quantile(means, [0.025, 0.975])
-    return math.fsum(differences) / len(differences), low, high, sum(m > 0 for m in means) / draws
-
-
-@pytest.mark.parametrize("portion", [2**21, 50])  # all at once, and in portions that do not divide the draws
-def test_it_is_the_loop(portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paired, "_PORTION", portion)
-    generator = np.random.default_rng(3)
-    pictures = [p for p in range(12) for _ in range(1 + p % 3)]
-    differences = (0.1 + generator.normal(size=len(pictures))).tolist()
-    found = bootstrap(differences, pictures, draws=301, seed=5)
-    assert (found.mean, found.low, found.high, found.share) == pytest.approx(slow(differences, pictures, 301, 5))
-    assert found.pictures == 12
-
-
-def test_it_covers_the_truth_as_often_as_it_says() -> None:
-    generator, hits = np.random.default_rng(0), 0
-    for trial in range(300):
-        values = generator.normal(0.3, 1.0, size=60)
-        found = bootstrap(values, list(range(60)), draws=400, seed=trial)
-        hits += found.low <= 0.3 <= found.high
-    assert 0.90 <= hits / 300 <= 0.98
-
-
-def test_sources_of_a_picture_stay_together() -> None:
-    generator = np.random.default_rng(1)
-    values = np.repeat(generator.normal(size=40), 4)  # four sources that say the same: forty observations
-    together = bootstrap(values, list(np.repeat(np.arange(40), 4)))
-    apart = bootstrap(values, list(range(160)))
-    assert together.high - together.low == pytest.approx(2 * (apart.high - apart.low), rel=0.15)
-
-
-def test_what_cannot_be_resampled_is_refused() -> None:
-    for differences, pictures in (([], []), ([1.0], [0, 1]), ([1.0, math.nan], [0, 1])):
-        with pytest.raises(ValueError, match="expected one finite difference per source"):
-            bootstrap(differences, pictures)
 
 
 def record(method: str, seed: int = 0) -> Record:
@@ -138,7 +92,3 @@ def test_the_table_of_leads(tmp_path: Path) -> None:
     ]
     assert frame.iloc[0, 0] == "+22.5 (+20.0 to +25.0), 100%" and frame.iloc[0, 1].startswith("+50.0 (+0.0 to +100.0)")
     assert frame.iloc[1].tolist() == ["no record", "no record"] and frame.iloc[2].tolist() == ["", ""]
-
-
-def test_a_lead_is_told_in_points_of_per_cent() -> None:
-    assert str(Lead(-0.021, -0.05, 0.012, 0.1, 60)) == "−2.1 (−5.0 to +1.2), 10%"  # noqa: RUF001

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from m2vsl.metrics.calls import AVSBENCH, Calls, Segmentation
+from m2vsl.metrics.segmentation import f_score, frame_f_curves, to_logits
+
+
+@pytest.fixture
+def frames():
+    """23 frames, three of them without a truth, two of these next to each other."""
+    drawn = torch.Generator().manual_seed(0)
+    logits = torch.randn(23, 6, 6, generator=drawn)
+    truth = (torch.rand(23, 6, 6, generator=drawn) > 0.6).float()
+    truth[[3, 20, 21]] = 0
+    return logits, truth
+
+
+@pytest.mark.parametrize("batch", [1, 4, 23])
+def test_calls_are_those_of_the_list_however_it_is_cut(frames, batch):
+    logits, truth = frames
+    calls = Calls((2, 5, 20, 100))
+    for start in range(0, 23, batch):
+        part = slice(start, start + batch)
+        calls.add(frame_f_curves(logits[part], truth[part]), truth[part].flatten(1).any(1))
+        calls.scores()  # asking in between changes nothing
+    found = calls.scores()
+    assert found["f"] == pytest.approx(f_score(logits, truth), abs=1e-12)
+    for size in (2, 5, 20, 100):
+        assert found[f"f@call{size}"] == pytest.approx(f_score(logits, truth, size), abs=1e-12)
+    assert found["f@call2"] != found["f"]
+
+
+def test_without_frames_there_is_no_score_and_without_truth_it_is_nothing():
+    calls = Calls((2,))
+    assert calls.scores() == {}
+    calls.add(torch.rand(3, 255).double(), torch.zeros(3, dtype=torch.bool))
+    assert calls.scores() == {"f": 0, "f@call2": 0}
+
+
+def test_what_the_maps_hold_decides_the_cut(frames):
+    logits, _ = frames
+    probabilities = torch.sigmoid(logits)
+    torch.testing.assert_close(Segmentation(reads="probabilities").logits(probabilities), logits, atol=1e-4, rtol=1e-4)
+    assert torch.equal(Segmentation(reads="logits").logits(logits), logits)
+    assert torch.equal(AVSBENCH.logits(logits), to_logits(logits))
+    with pytest.raises(ValueError, match=r"expected probabilities in \[0, 1\], got \[-"):
+        Segmentation(reads="probabilities").logits(logits)
+
+
+def test_every_field_changes_the_digest():
+    others = [Segmentation(name="x"), Segmentation(reads="logits"), Segmentation(calls=(5,)), AVSBENCH]
+    assert len({one.digest for one in others}) == 4
