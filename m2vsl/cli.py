@@ -14,16 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from m2vsl import cli_maps
 from m2vsl import help as say
-from m2vsl.help import METHODS, PRESETS, TASKS
+from m2vsl.help import METHODS, PRESETS, TASKS, UsageError
 
 if TYPE_CHECKING:
     from m2vsl.experiment import Experiment
     from m2vsl.records import Record
-
-
-class UsageError(Exception):
-    """The command line asks for something that is not there."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,9 +76,13 @@ def train(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """``evaluate``: score the trained checkpoint on the test lists, write the record, print its table."""
+    """``evaluate``: score a trained checkpoint, or maps from files; write the record, print its table."""
     from m2vsl import experiment
 
+    if bool(options.what) == bool(options.maps):
+        raise UsageError("expected either METHOD/TASK or --maps with --truth")
+    if options.maps:
+        return cli_maps.score_maps(options)
     chosen = _experiment(options)
     if not chosen.complete():
         raise FileNotFoundError(
@@ -206,14 +207,20 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(command=check)
     for name, command, text, example in (
         ("train", train, "train one method: load if complete, else resume, else begin", say.TRAIN),
-        ("evaluate", evaluate, "score a trained method, write its record, print its table", say.EVALUATE),
+        ("evaluate", evaluate, "score a trained method, or maps from files", say.EVALUATE + say.MAPS + say.TRUTHS),
     ):
         one = _add(kinds, name, text, example + say.OVERRIDES + say.NAMES)
         one.usage = f"m2vsl {name} METHOD/TASK [options] [key=value ...]"
-        one.add_argument("what", metavar="METHOD/TASK", help="such as m2vsl/duet")
+        alone = None if name == "train" else "?"
+        one.add_argument("what", metavar="METHOD/TASK", nargs=alone, default="", help="such as m2vsl/duet")
+        if name == "evaluate":
+            cli_maps.add_options(one)
         one.add_argument("--preset", default="", help=say.PRESET)
         one.add_argument("--seed", type=int, default=0, help="of weights, pairs and order (default 0)")
         one.set_defaults(command=command, overrides=True)
+    one = _add(kinds, "bounds", "what constants reach and ceilings allow on a list of truths", say.BOUNDS + say.TRUTHS)
+    one.add_argument("--truth", nargs="+", required=True, metavar="PLACE", help="KIND ROOT, or a vggss.json")
+    one.set_defaults(command=cli_maps.bounds)
     one = _add(kinds, "table", "print the table of a task from its records; nothing is run", say.TABLE + say.NAMES)
     one.add_argument("task", metavar="TASK", choices=TASKS, help=", ".join(TASKS))
     one.add_argument("--preset", default="", help=say.PRESET)
@@ -232,7 +239,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add(kinds: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
     one = kinds.add_parser(name, help=text, description=text, epilog=example, formatter_class=_TEXT)
     one.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help="show all of an error")
-    if name not in ("data", "check"):
+    if name not in ("data", "check", "bounds"):
         one.add_argument("--dataset", default="", help="synthetic (default), folder or vggsound")
         one.add_argument("--data-root", default="", metavar="DIR", help="the folder of the data set")
         one.add_argument("--skip-bad", action="store_true", help="leave out files with problems, and list them")

@@ -28,8 +28,9 @@ from m2vsl.data.vggsound import VGGSoundConfig, VGGSoundDataset
 from m2vsl.evaluate import bound, device_of, evaluate, oracle_maps
 from m2vsl.localizer import Localizer
 from m2vsl.methods import CONTROLS, METHODS
-from m2vsl.metrics.protocols import PROTOCOLS
-from m2vsl.metrics.tally import Summary
+from m2vsl.metrics.calls import AVSBENCH, described
+from m2vsl.metrics.protocols import EVERY, PUBLISHED
+from m2vsl.metrics.tally import PRINTED_PER_SOURCE, Summary
 from m2vsl.records import Record
 from m2vsl.training import checkpoint
 from m2vsl.training.loop import TrainConfig, train
@@ -168,7 +169,7 @@ def scored(experiment: Experiment, *, progress: bool = True) -> Record:
         dataset=experiment.source,
         experiment=experiment.tree(),
         metrics=scalars | _training(history),
-        protocols={p.name: asdict(p) | {"rule": repr(p.rule), "digest": p.digest} for p in PROTOCOLS.values()},
+        protocols=described(EVERY.values(), AVSBENCH),
         n=n,
         ids=records.id_hash(ids),
         seconds=history.seconds if history.seconds else time.perf_counter() - began,
@@ -249,12 +250,12 @@ def test_lists(experiment: Experiment) -> list[tuple[str, Any]]:
 
 
 def score(experiment: Experiment, localizer: Localizer, dataset: Any) -> Summary:
-    """The method on a list under every protocol."""
+    """The method on a list under every protocol, ours and published; its maps come at the size of the picture."""
     loader = batches(dataset, experiment.train.batch_size, experiment.audio)
     if experiment.method == "bound":
-        return bound(loader)
+        return bound(loader, tuple(EVERY.values()))
     with torch.autocast(device_of(localizer).type, torch.bfloat16, enabled=experiment.train.precision == "bf16"):
-        return evaluate(localizer, loader)
+        return evaluate(localizer, loader, tuple(EVERY.values()), AVSBENCH)
 
 
 def _shown(experiment: Experiment, localizer: Localizer, dataset: Any) -> Tensor:
@@ -273,6 +274,8 @@ def _training(history: History) -> dict[str, float]:
 
 
 def _even(rows: Any) -> list[dict[str, Any]]:
-    """Rows with the same columns, empty where a row has none."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    """Rows with the same columns, empty where a row has none. What published evaluators alone have is left out."""
+    theirs = {*PUBLISHED, *PRINTED_PER_SOURCE, "confidence"}
+    every = dict.fromkeys(name for row in rows for name in row)
+    names = [name for name in every if name not in theirs]
     return [{name: row.get(name) for name in names} for row in rows]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+
+class UsageError(Exception):
+    """The command line asks for something that is not there."""
+
+
 TASKS = ("single", "duet", "multi")  # the names are repeated here because help must not wait for torch; a test compares
 PRESETS = ("smoke", "quick", "small", "gpu", "paper")
 METHODS = (
@@ -53,6 +58,30 @@ EVALUATE = """
   m2vsl evaluate oracle/single --preset small
 
 Takes the arguments that the training had.
+"""
+TRUTHS = """
+--truth KIND ROOT:
+  vggss        ROOT: vggss.json, or the folder that holds it
+  duet         a folder with vggss.json and vggsound_duet_test.csv
+  instruments  a folder with vgginstruments_test.csv and anno/
+  avsbench     the folder of S4 or MS3 that holds gt_masks/test/
+  folder       a folder with masks/<class>/<name>.png
+"""
+MAPS = """
+heat maps of any program:
+  m2vsl evaluate --maps MAPS --truth vggss ROOT --protocol all
+  m2vsl evaluate --maps seed0 seed1 seed2 --against theirs --truth duet ROOT
+
+MAPS: a folder of <clip>.npy, .npz or .png (one map, or several along the first axis), or
+<clip>/<class>.npy; or one .npz with these names as keys. Any size; larger is hotter. presence.csv
+(id,class,presence) beside class maps says which are heard. --roles sources: map s is of source s of
+the list; turns: map s is what was found when source s alone sounded.
+--protocol: all, or avsbench, ezvsl, lvs, slavc, avgn, tvsl, noprior, dsol, framewise, sourcewise,
+or the full name of one.
+"""
+BOUNDS = """
+  m2vsl bounds --truth vggss.json
+  m2vsl bounds --truth duet ROOT
 """
 TABLE = """
   m2vsl table duet --preset small

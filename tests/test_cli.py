@@ -19,7 +19,7 @@ from m2vsl.baselines.ez_vsl import EZVSL
 from m2vsl.methods import METHODS
 from m2vsl.presets import PRESETS
 
-COMMANDS = ("", "data", "data check", "train", "evaluate", "table", "run")
+COMMANDS = ("", "data", "data check", "train", "evaluate", "bounds", "table", "run")
 TINY = (
     "model.encoder.dim=16 model.encoder.audio_width=4 model.encoder.weights=none train.precision=fp32 "
     "train.batch_size=2 train.steps=3 data.size=32 data.test_length=4 data.val_length=2"

@@ -1,0 +1,200 @@
+"""The tables of maps from files, and their way from the command line to csv."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from m2vsl import cli, records
+from m2vsl.data.heatmaps import Heatmaps
+from m2vsl.data.truths import Truths, open_truths
+from m2vsl.metrics.calls import AVSBENCH
+from m2vsl.metrics.protocols import EVERY, named
+from m2vsl.report import outside
+from m2vsl.scoring import Scored, score_maps
+
+CLIPS = 24
+
+
+@pytest.fixture
+def truths(tmp_path: Path) -> Truths:
+    """Boxes of different sizes, two classes."""
+    boxes = [[0.1, 0.1, 0.15 + 0.035 * i, 0.2 + 0.03 * i] for i in range(CLIPS)]
+    entries = [
+        {"file": f"clip{i}", "class": ("dog barking", "cat, big")[i % 2], "bbox": [b]} for i, b in enumerate(boxes)
+    ]
+    (tmp_path / "vggss.json").write_text(json.dumps(entries))
+    return open_truths("vggss", tmp_path / "vggss.json")
+
+
+@pytest.fixture
+def saved(tmp_path: Path, truths: Truths) -> Callable[..., Path]:
+    """saved("name", skill) -> a folder of maps: the truth, `skill` times as strong as the noise over it."""
+
+    def save(name: str, skill: float, seed: int = 0, leave: int = 0) -> Path:
+        drawn = np.random.default_rng(seed)
+        root = tmp_path / name
+        root.mkdir()
+        for id in truths.ids[leave:]:
+            mask = np.asarray(truths.read(id).mask[0])
+            np.save(root / f"{id}.npy", (skill * mask + drawn.random(mask.shape)).astype(np.float32)[::8, ::8])
+        return root
+
+    return save
+
+
+def scored(place: Path, truths: Truths, **how: bool) -> Scored:
+    return score_maps(Heatmaps(place), truths, named("all"), AVSBENCH, **how)  # type: ignore[arg-type]
+
+
+def cells(text: str, row: str) -> list[str]:
+    line = next(line for line in text.splitlines() if line.startswith(f"| {row} |"))
+    return [cell.strip() for cell in line.split("|")[2:-1]]
+
+
+def test_every_protocol_has_its_row_with_its_hash(truths: Truths, saved: Callable[..., Path]) -> None:
+    one = scored(saved("theirs", 1.0), truths)
+    text = outside.shown([one])
+    for protocol in EVERY.values():
+        digest, first, *_ = cells(text, protocol.name)
+        assert digest == protocol.digest
+        assert first.startswith("as ") or first == f"{100 * one.summary.scalars[f'{protocol.name}/ciou@0.1']:.1f}"
+    assert cells(text, "framewise-area50-predicted")[1] == "as framewise-area50-oracle", "one map is not chosen"
+    assert cells(text, "AP") == [f"{100 * one.summary.scalars['oracle/ap']:.1f}"]
+    assert cells(text, "avsbench mIoU") and cells(text, "avgn_as_released/piap")
+    assert "**subset (24 of 5158)**" in text and one.coverage.hash in text
+
+
+def test_sizes_add_up_and_counts_are_told(truths: Truths, saved: Callable[..., Path]) -> None:
+    one = scored(saved("theirs", 1.0, leave=2), truths, allow_missing=True)
+    text = outside.shown([one])
+    assert sum(int(cells(text, size)[0]) for size in ("small", "medium", "large", "huge")) == CLIPS - 2
+    assert cells(text, "missing") == ["2"] and "missing: clip0, clip1" in text
+    assert "expected 5,158 clips, as published, got 24" in text
+
+
+def test_several_runs_have_an_interval(truths: Truths, saved: Callable[..., Path]) -> None:
+    runs = [scored(saved(f"run{seed}", 0.3, seed), truths) for seed in range(3)]
+    text = outside.shown(runs)
+    values = [100 * run.summary.scalars["ezvsl/iou"] for run in runs]
+    half = 4.302653 * np.std(values, ddof=1) / np.sqrt(3)
+    assert cells(text, "ezvsl")[-1] == f"{np.mean(values):.1f} ± {half:.1f}"
+
+
+def test_a_rival_is_met_clip_by_clip(truths: Truths, saved: Callable[..., Path]) -> None:
+    good, poor = scored(saved("good", 1.0), truths), scored(saved("poor", 0.0), truths)
+    text = outside.shown([good], rival=[poor])
+    assert "Ahead of poor" in text
+    lead = cells(text[text.index("Ahead of") :], "ezvsl")[0]
+    difference = 100 * (good.summary.scalars["ezvsl/iou"] - poor.summary.scalars["ezvsl/iou"])
+    assert lead.startswith(f"{difference:+.1f} (") and lead.endswith("100%")
+    fewer = scored(saved("fewer", 0.0, leave=1), truths, allow_missing=True)
+    with pytest.raises(ValueError, match="expected maps of the same clips, got 2 lists"):
+        outside.shown([good], rival=[fewer])
+
+
+def test_the_constants_are_those_of_the_clips_that_were_scored(truths: Truths, saved: Callable[..., Path]) -> None:
+    one = scored(saved("theirs", 1.0, leave=20), truths, allow_missing=True)
+    limits = outside.bounds(truths, one.coverage.found)
+    assert limits.n == 4
+    areas = [float(truths.read(id).mask.mean()) for id in one.coverage.found]
+    assert limits.rows["all_ones/framewise"]["iou"] == pytest.approx(np.mean(areas))
+    assert "all_ones/framewise" in outside.shown([one], limits)
+
+
+def test_clean_clips_are_named_by_their_labels(
+    truths: Truths, saved: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = scored(saved("theirs", 1.0), truths)
+    monkeypatch.setattr("m2vsl.data.vggsounder.find_spec", lambda name: None)
+    assert outside.clean_part(one, EVERY["ezvsl"]) == {}, "not installed"
+    labels = tmp_path / "labels.csv"
+    head = "video_id,label,modality,background_music,static_image,voice_over"
+    rows = [f'clip{i},"cat, big",{"AV" if i < 6 else "A"},False,False,False' for i in range(CLIPS)]
+    rows += [f"clip{i},dog barking,A,False,False,False" for i in range(CLIPS)]
+    labels.write_text("\n".join([head, *rows]) + "\n")
+    monkeypatch.setattr("m2vsl.data.vggsounder.labels_file", lambda: labels)
+    ((name, part),) = outside.clean_part(one, EVERY["ezvsl"]).items()
+    assert part.n == 3 and name.startswith("clean, by VGGSounder ")
+    ious = [row["ezvsl"] for row in one.summary.sources if row["key"] in ("clip1", "clip3", "clip5")]
+    assert part.scalars["iou"] == pytest.approx(np.mean(np.array(ious, dtype=float)))
+
+
+# The command line -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def m2vsl(capsys: pytest.CaptureFixture[str]) -> Callable[[str], tuple[int, str, str]]:
+    def call(line: str) -> tuple[int, str, str]:
+        try:
+            status = cli.main(shlex.split(line))
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_from_a_folder_to_table_record_and_csv(
+    truths: Truths, saved: Callable[..., Path], m2vsl: Callable[[str], tuple[int, str, str]], tmp_path: Path
+) -> None:
+    where = f"--truth {truths.root} --protocol all --name Theirs --out {tmp_path / 'out'}"
+    status, out, err = m2vsl(f"evaluate --maps {saved('a', 1.0)} {saved('b', 1.0, 1)} {where}")
+    assert status == 0 and not err
+    assert "Theirs on vggss" in out and "centre50/framewise" in out and "2 runs" in out
+    found = records.find(tmp_path / "out")
+    assert [record.seed for record in found] == [0, 1] and {record.method for record in found} == {"Theirs"}
+    path = found[0].path(tmp_path / "out")
+    assert f"record: {path}" in out
+    rows = records.load_rows(path, "sources")
+    assert len(rows) == CLIPS and rows[1]["class"] == "cat_big" and rows[0]["key"] == "clip0"
+    assert np.mean([row["lvs"] for row in rows]) == pytest.approx(found[0].metrics["lvs/iou"], abs=1e-5)
+    scores = {(row["protocol"], row["score"]): row["value"] for row in records.load_rows(path, "scores")}
+    assert scores["ezvsl", "auc"] == pytest.approx(found[0].metrics["ezvsl/auc"], abs=1e-5)
+    classes = {row["class"]: row["n"] for row in records.load_rows(path, "classes")}
+    assert classes == {"cat_big": 12, "dog_barking": 12, "mean over classes": 2}
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "told"),
+    [
+        ("evaluate", 2, "expected either METHOD/TASK or --maps with --truth"),
+        ("evaluate m2vsl/duet --maps {maps} --truth {truth}", 2, "expected either METHOD/TASK or --maps"),
+        ("evaluate --maps {maps}", 2, "expected --truth KIND ROOT, KIND among vggss"),
+        ("evaluate --maps {maps} --truth marble {truth}", 2, "expected --truth KIND ROOT"),
+        ("evaluate --maps {maps} --truth {truth} --protocol magic", 2, "expected protocols among all, framewise"),
+        ("evaluate --maps nowhere --truth {truth}", 1, "heat maps not found: nowhere"),
+        ("evaluate --maps {maps} --truth vggss nowhere", 1, "truths of vggss not found: nowhere"),
+        ("evaluate --maps {maps} --truth {truth} --roles sources --values loud", 2, "invalid choice: 'loud'"),
+        ("bounds --truth duet {folder}", 1, "vggsound_duet_test.csv"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(
+    line: str,
+    status: int,
+    told: str,
+    truths: Truths,
+    saved: Callable[..., Path],
+    m2vsl: Callable[[str], tuple[int, str, str]],
+) -> None:
+    got, out, err = m2vsl(line.format(maps=saved("theirs", 1.0), truth=truths.root, folder=truths.root.parent))
+    assert got == status and told in err and not out
+
+
+def test_bounds_of_a_file_of_boxes(truths: Truths, m2vsl: Callable[[str], tuple[int, str, str]]) -> None:
+    status, out, _ = m2vsl(f"bounds --truth {truths.root}")
+    assert status == 0 and "vggss: 24 of 5158 clips" in out
+    assert "oracle_area50/framewise" in out and "centre_best" in out
+    again = m2vsl(f"bounds --truth vggss {truths.root.parent}")[1]
+    assert again.splitlines()[-5:] == out.splitlines()[-5:]
+
+
+def test_all_csv_lie_beside_the_record(truths: Truths, saved: Callable[..., Path], tmp_path: Path) -> None:
+    path = outside.save(scored(saved("theirs", 1.0), truths), tmp_path / "out")
+    beside = {file.name.removeprefix(path.stem) for file in path.parent.iterdir()}
+    assert beside == {".json", ".scores.csv", ".classes.csv", ".pictures.csv", ".sources.csv"}
