@@ -122,6 +122,8 @@ def add(tally: Tally, maps: Maps, truth: Truth, keys: Sequence[str]) -> None:
     maps: heat (B, K, h, w); each protocol brings maps that are coarser than the picture to size in its own way, and
     what is no IoU is measured on those of `HEADLINE`. truth: mask (B, S, H, W).
     """
+    if len(keys) != len(truth.mask):
+        raise ValueError(f"expected a key for each of {len(truth.mask)} pictures, got {len(keys)}")
     truth = matching.merge_same_class(truth)
     sized = Sized(maps.heat, (truth.mask.shape[-2], truth.mask.shape[-1]))
     full = replace(maps, heat=sized.by(HEADLINE))
@@ -143,7 +145,8 @@ def add(tally: Tally, maps: Maps, truth: Truth, keys: Sequence[str]) -> None:
             cap = (own_ap * answered[choice]).masked_fill(~truth.present, torch.nan).nanmean(-1)
             per_picture |= {f"{choice}/cap": cap}
     heard = matching.heard(maps, truth)
-    per_picture |= {} if heard is None else {"heard": heard}
+    if heard is not None:
+        per_picture["heard"] = torch.where(truth.present.any(1), heard.double(), torch.nan)
     if tally.segmentation is not None:
         per_picture |= tally.frames(*columns.segments(found["oracle"], truth, tally.segmentation))
     tally.add(_with(_identity(truth, picture, source, keys), per_source), _with(_pictures(keys), per_picture))

@@ -148,7 +148,8 @@ def load_rows(path: Path, name: str = "rows") -> list[dict[str, Any]]:
     """The rows beside the record in `path`; numbers as numbers, an empty cell as NaN. FileNotFoundError if none."""
     small, large = (path.with_name(f"{path.stem}.{name}{ending}") for ending in (".csv", ".csv.gz"))
     data = gzip.decompress(large.read_bytes()) if large.exists() else small.read_bytes()
-    return [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(io.StringIO(data.decode()))]
+    rows = csv.DictReader(io.StringIO(data.decode()))
+    return [{k: v if k in _TEXT else _number(v) for k, v in row.items()} for row in rows]
 
 
 def save_maps(path: Path, maps: Tensor, name: str) -> Path:
@@ -204,6 +205,7 @@ def write_aside(path: Path, data: bytes) -> Path:
     return path
 
 
+_TEXT = {"key", "ids", "protocol", "score", "subset"}  # columns that stay text, even where it looks like a number
 _FIELDS = {f.name for f in fields(Record)}
 _LINUX = platform.system() == "Linux"
 

@@ -208,3 +208,11 @@ def test_maps_come_back_in_half_precision(record: Record, tmp_path: Path) -> Non
     assert torch.equal(records.load_maps(path, "mixture"), maps.half().float())
     with pytest.raises(FileNotFoundError, match="solo"):
         records.load_maps(path, "solo")
+
+
+def test_keys_stay_text_where_they_look_like_numbers(tmp_path):
+    keys = ["12_000030", "1e5", "nan", "007"]
+    path = tmp_path / "record.json"
+    records.save_rows(path, [{"key": key, "iou": 0.5} for key in keys])
+    assert [row["key"] for row in records.load_rows(path)] == keys
+    assert {row["iou"] for row in records.load_rows(path)} == {0.5}

@@ -36,6 +36,10 @@ class Segmentation:
     reads: Literal["heat", "logits", "probabilities"] = "heat"  # what the maps hold; heat is spread first; ledger 39
     calls: tuple[int, ...] = (5, 20)  # frames per call of the published F; ledger 38
 
+    def __post_init__(self) -> None:
+        if not all(size > 0 for size in self.calls):
+            raise ValueError(f"expected calls of at least one frame, got {self.calls}")
+
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change when any field does."""
@@ -67,7 +71,13 @@ def described(protocols: Iterable[Protocol], segmentation: Segmentation | None =
 
 
 class Calls:
-    """The F score of frames that come in order, per call and over all."""
+    """The F score of frames that come in order, per call and over all.
+
+    >>> calls = Calls((1,))  # two frames, best at different thresholds; with a call each, each has its own
+    >>> calls.add(torch.eye(255)[:2].double(), torch.tensor([True, True]))
+    >>> calls.scores()
+    {'f': 0.5, 'f@call1': 1.0}
+    """
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.open = {size: _Call() for size in sizes}

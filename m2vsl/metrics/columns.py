@@ -109,12 +109,13 @@ def _taken(protocol: Protocol, found: Match, truth: Truth, places: Places) -> Co
     picture, m, s = torch.ones(batch, maps, sources, device=truth.mask.device).nonzero().unbind(1)
     iou = protocol.iou(found.heat[picture, m], truth.mask[picture, s]).view(batch, maps, sources)
     taken = matching.greedy(iou, found.used, truth.present)[places]
-    answered = taken >= 0
+    answered, silent = taken >= 0, ~truth.present[places]
     heat = found.heat[places[0], taken.clamp(min=0)]
     ap = on_canvas(released.average_precision_as_released_noprior, heat, truth.mask[places], "sourcewise")
-    own = iou[places[0], taken.clamp(min=0), places[1]]
+    own = torch.where(answered, iou[places[0], taken.clamp(min=0), places[1]], 0)
     undefined = torch.where(ap.isnan(), torch.nan, 0.0)
-    return {protocol.name: own * answered, "noprior_as_released/cap": torch.where(answered, ap, undefined)}
+    columns = {protocol.name: own, "noprior_as_released/cap": torch.where(answered, ap, undefined)}
+    return {name: values.masked_fill(silent, torch.nan) for name, values in columns.items()}  # nobody asks for them
 
 
 def per_picture(found: Match, sized: Sized, truth: Truth, protocols: Sequence[Protocol]) -> Columns:
@@ -135,6 +136,7 @@ def segments(found: Match, truth: Truth, segmentation: Segmentation) -> tuple[Co
     united = torch.where(found.used[..., None, None], found.heat, least).amax(1)
     real = (truth.mask * truth.present[..., None, None]).amax(1)
     logits = segmentation.logits(united)
+    logits = torch.where(found.used.any(1)[:, None, None], logits, -100.0)  # no map, no foreground
     curves, has_truth = frame_f_curves(logits, real), (real > 0).flatten(1).any(1)
     best = curves.amax(1).masked_fill(~has_truth, torch.nan)
     name = segmentation.name

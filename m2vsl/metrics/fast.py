@@ -25,7 +25,7 @@ from torch import Tensor
 
 Array = NDArray[Any]
 GRAIN = 2**17  # pixels that are worth a thread
-CACHED = 200_000  # pixels whose heat and truth a core keeps at hand
+BLOCK = 2**18  # pixels that are worked on at a time
 TYPES = (torch.float32, torch.float64, torch.bool, torch.uint8)
 TRUTHS = range(1, 32)  # how many truths find room in a sort key of 64 bits beside a float32
 
@@ -40,22 +40,26 @@ def rows(maps: Tensor) -> Array:
     return maps.detach().reshape(-1, maps.shape[-2] * maps.shape[-1]).numpy()
 
 
-def truth_rows(truth: Tensor) -> Array:
-    """`rows` in a type that is compared with 0 and 1 without a conversion."""
-    return rows(truth.view(torch.uint8) if truth.dtype == torch.bool else truth)
+def shared_out(work: Callable[..., Array], *arrays: Array) -> Array:
+    """`work` on blocks of `arrays` cut along their first axis; its results (n, ...) one after the other.
 
+    A block is a few maps, which a core keeps at hand, and enough that threads rarely wait for one another between two
+    calls of numpy. Every thread has its own run of blocks; this one has the first.
+    """
+    pictures, pixels = len(arrays[0]), arrays[0].size
+    step = max(1, BLOCK * pictures // pixels)
 
-def in_threads(work: Callable[..., Array], *arrays: Array) -> Array:
-    """`work` on parts of `arrays` cut along their first axis; its results (n, ...) one after the other."""
-    pictures = len(arrays[0])
-    threads = max(1, min(torch.get_num_threads(), pictures, arrays[0].size // GRAIN))
+    def run(start: int, stop: int) -> list[Array]:
+        edges = [*range(start, stop, step), stop]
+        return [work(*(array[i:j] for array in arrays)) for i, j in pairwise(edges)]
+
+    threads = max(1, min(torch.get_num_threads(), pictures, pixels // GRAIN))
     if threads == 1:
-        return work(*arrays)
-    cuts = [pictures * i // threads for i in range(threads + 1)]
-    own, *others = ([array[start:stop] for array in arrays] for start, stop in pairwise(cuts))
+        return np.concatenate(run(0, pictures))
+    (first, *others) = pairwise(pictures * i // threads for i in range(threads + 1))
     with ThreadPoolExecutor(threads - 1) as pool:
-        running = [pool.submit(work, *part) for part in others]
-        return np.concatenate([work(*own), *(part.result() for part in running)])
+        running = [pool.submit(run, *part) for part in others]
+        return np.concatenate([*run(*first), *(block for part in running for block in part.result())])
 
 
 def as_integers(values: Array, out: Array | None = None) -> Array:
@@ -83,7 +87,7 @@ def nth_largest(heat: Array, n: Array) -> Array:
             found[i : i + 1] = as_floats(order[place[i] : place[i] + 1])
         return found
 
-    return in_threads(select, heat, heat.shape[-1] - n)
+    return shared_out(select, heat, heat.shape[-1] - n)
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Counts:
 
 def counts(predicted: Array, truth: Array) -> Counts | None:
     """How many pixels a prediction, bool (N, P), shares with a truth of 0 and 1; None for any other truth."""
-    return _binary(in_threads(_counted, predicted, truth), truth.shape[-1])
+    return _binary(shared_out(_counted, predicted, truth), truth.shape[-1])
 
 
 def hottest_counts(heat: Array, truth: Array, n: int) -> tuple[Counts, Tensor, Tensor] | None:
@@ -105,29 +109,32 @@ def hottest_counts(heat: Array, truth: Array, n: int) -> tuple[Counts, Tensor, T
 
     None for a truth with other values than 0 and 1, and for heat that is not finite.
     """
-    place, step = heat.shape[-1] - n, max(1, CACHED // heat.shape[-1])
+    place = heat.shape[-1] - n
 
     def count(heat: Array, truth: Array) -> Array:
-        order, table = np.empty((step, heat.shape[-1]), f"i{heat.itemsize}"), []
-        for start in range(0, len(heat), step):
-            part = heat[start : start + step]
-            ranked = as_integers(part, out=order[: len(part)])
-            ranked.partition(place)
-            ends = ranked[:, : place + 1].min(1), ranked[:, place:].max(1)
-            predicted = part >= as_floats(ranked[:, place : place + 1])
-            table.append(np.column_stack([_counted(predicted, truth[start : start + step]), *ends]))
-        return np.concatenate(table)
+        ranked = as_integers(heat)
+        ranked.partition(place)
+        ends = ranked[:, : place + 1].min(1), ranked[:, place:].max(1)
+        return np.column_stack([_counted(heat >= as_floats(ranked[:, place : place + 1]), truth), *ends])
 
-    table = in_threads(count, heat, truth)
+    table = shared_out(count, heat, truth)
     found, ends = _binary(table, heat.shape[-1]), torch.from_numpy(as_floats(table[:, 4:].astype(f"i{heat.itemsize}")))
     return (found, ends[:, 0], ends[:, 1]) if found is not None and bool(ends.isfinite().all()) else None
 
 
 def _counted(predicted: Array, truth: Array) -> Array:
-    """How many pixels are 0 in the truth, 1 in the truth, predicted, both: int64 (N, 4)."""
-    real, background = truth == 1, truth == 0
-    table = zip(background, real, predicted, predicted & real, strict=True)
-    return np.array([[np.count_nonzero(pixels) for pixels in row] for row in table])
+    """How many pixels are 0 in the truth, 1 in the truth, predicted, both: int64 (n, 4)."""
+    real = truth if truth.dtype == np.bool_ else truth == 1
+    true = _how_many(real)
+    background = truth.shape[-1] - true if real is truth else _how_many(truth == 0)
+    return np.stack([background, true, _how_many(predicted), _how_many(predicted & real)], 1)
+
+
+def _how_many(pixels: Array) -> Array:
+    """How many are set: bool (n, P) -> int64 (n,). Of whole words the bits are counted."""
+    if pixels.shape[-1] % 8:
+        return np.count_nonzero(pixels, axis=1)
+    return np.bitwise_count(pixels.view(np.uint64)).sum(1, dtype=np.int64)
 
 
 def _binary(table: Array, pixels: int) -> Counts | None:
@@ -144,7 +151,7 @@ def precisions(heat: Array, truth: Array) -> Array:
     def measure(heat: Array, truth: Array) -> Array:
         return np.array([_precisions(maps, masks) for maps, masks in zip(heat, truth, strict=True)])
 
-    return in_threads(measure, heat, truth)
+    return shared_out(measure, heat, truth)
 
 
 def _precisions(heat: Array, truth: Array) -> Array:
@@ -182,7 +189,7 @@ def reaching(values: Array, real: Array, thresholds: Array) -> Array:
             [[_reaching(row, thresholds), _reaching(row[g], thresholds)] for row, g in zip(values, real, strict=True)]
         )
 
-    return in_threads(count, values, real)
+    return shared_out(count, values, real)
 
 
 def _reaching(values: Array, thresholds: Array) -> Array:

@@ -173,7 +173,7 @@ def consensus_iou(predicted: Tensor, truth: Tensor) -> Tensor:
     if predicted.dtype != torch.bool:
         raise ValueError(f"expected a binary prediction (see binarise), got {predicted.dtype}")
     if predicted.numel() and predicted.shape == truth.shape and fast.on_cpu(predicted, truth):
-        counts = fast.counts(fast.rows(predicted), fast.truth_rows(truth))
+        counts = fast.counts(fast.rows(predicted), fast.rows(truth))
         if counts is not None:
             return _iou(counts).view(truth.shape[:-2])
     truth = validated_truth(truth, predicted.shape)
@@ -189,7 +189,7 @@ def heat_iou(heat: Tensor, truth: Tensor, rule: Rule) -> Tensor:
     """
     if type(rule) is Area and heat.shape == truth.shape and heat.ndim > 1 and _fast(heat) and fast.on_cpu(truth):
         pixels = heat.shape[-2] * heat.shape[-1]
-        found = fast.hottest_counts(fast.rows(heat), fast.truth_rows(truth), rule.pixels(pixels))
+        found = fast.hottest_counts(fast.rows(heat), fast.rows(truth), rule.pixels(pixels))
         if found is not None:
             counts, low, high = found
             constant = nearly_equal(low, high)  # predicts everything

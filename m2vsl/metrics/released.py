@@ -46,6 +46,10 @@ def permutation_invariant_ap_as_released_noprior(heat: Tensor, used: Tensor, tru
     """AP of the sum of all maps, cut in half frame by frame, against the union of the truths.
 
     heat: (B, M, H, W), of which `used` (B, M) count. truth: (B, S, H, W). Returns (B,); NaN where no map is used.
+
+    >>> heat = torch.tensor([[[[3.0, 2.0], [1.0, 0.0]]]])
+    >>> permutation_invariant_ap_as_released_noprior(heat, torch.tensor([[True]]), (heat > 2).float())
+    tensor([1.], dtype=torch.float64)
     """
     total = (heat * used[..., None, None]).sum(1)
     frames = total.chunk(frame_count(*total.shape[-2:]), -1)
@@ -68,6 +72,10 @@ def consensus_iou_as_released_avgn(predicted: Tensor, counts: Tensor) -> Tensor:
 
     predicted: bool (..., H, W). counts: (..., H, W), in how many boxes a pixel lies: up to 3 in 144 pictures of VGG-SS.
     Returns float64 (...), as `overlap.consensus_iou` where no boxes overlap.
+
+    >>> predicted, counts = torch.tensor([[True, False]]), torch.tensor([[2.0, 1.0]])
+    >>> consensus_iou_as_released_avgn(predicted, counts)  # one of two pixels, one of them in two boxes
+    tensor(0.6667, dtype=torch.float64)
     """
     if predicted.dtype != torch.bool or predicted.shape != counts.shape:
         raise ValueError(

@@ -77,6 +77,9 @@ def bootstrap(
     differences: (n,), one per source. pictures: (n,), the number of each source's picture. A draw takes as many
     pictures as there are, each with all of its sources, and averages over the sources that it got.
     ValueError if the two differ in length, are empty, or a difference is not a number.
+
+    >>> str(bootstrap([0.1, 0.1, 0.1], ["a", "a", "b"]))  # the same lead everywhere
+    '+10.0 (+10.0 to +10.0), 100%'
     """
     mean, found, n = resample(differences, pictures, "difference", draws, seed)
     low, high = _ends(found, confidence)
@@ -106,6 +109,10 @@ def resample(
     """What both bootstraps do: (mean of `given` (n,), its means in each draw of pictures (draws,), number of pictures).
 
     pictures: (n,), the number or the key of each source's picture. what: the name of a value in an error.
+
+    >>> mean, drawn, pictures = resample([0.0, 1.0], ["a", "b"], draws=100)
+    >>> mean, set(drawn.tolist()) == {0.0, 0.5, 1.0}, pictures
+    (0.5, True, 2)
     """
     values, numbers = np.asarray(given, dtype=float), np.asarray(pictures)
     if not len(values) or values.shape != numbers.shape or not np.isfinite(values).all():

@@ -70,6 +70,8 @@ class Summary:
 class Tally:
     """Collects rows while batches pass; tallies of several processes are joined by adding their rows.
 
+    But for F scores: calls are in the order of one process.
+
     >>> from m2vsl.metrics.protocols import HEADLINE
     >>> tally = Tally([HEADLINE])
     >>> row = {"key": "a", "source": 0, "class": 3, "sounds": True, "area": 0.25, HEADLINE.name: 0.4}

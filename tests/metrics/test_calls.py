@@ -50,3 +50,8 @@ def test_what_the_maps_hold_decides_the_cut(frames):
 def test_every_field_changes_the_digest():
     others = [Segmentation(name="x"), Segmentation(reads="logits"), Segmentation(calls=(5,)), AVSBENCH]
     assert len({one.digest for one in others}) == 4
+
+
+def test_a_call_holds_a_frame_at_least():
+    with pytest.raises(ValueError, match=r"expected calls of at least one frame, got \(0,\)"):
+        Segmentation(calls=(0,))

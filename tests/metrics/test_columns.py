@@ -23,6 +23,7 @@ from m2vsl.metrics.tally import Summary, Tally, column
 from m2vsl.types import Maps, Truth
 
 SIDE, CELLS, CLIPS = 16, 5, 6
+KEYS = [str(i) for i in range(CLIPS)]
 Map = NDArray[np.float64]
 
 
@@ -350,6 +351,33 @@ def test_a_single_map_leaves_a_source_without_under_noprior(duets: tuple[Map, Ma
     ious = column(found.sources, "noprior").view(CLIPS, 2)
     assert ((ious == 0).sum(1) == 1).all(), "one source each"
     assert (column(found.sources, "ezvsl") > 0).all(), "elsewhere one map answers for both"
+
+
+def test_a_silent_source_is_no_business_of_noprior_and_all_others_score_it(duets: tuple[Map, Map]) -> None:
+    tally, truth = Tally(EVERY.values()), truth_of(duets[1])
+    present = torch.tensor([[True, False]] * CLIPS)
+    add(tally, Maps(torch.from_numpy(duets[0]), torch.tensor([0, 1])), Truth(truth.mask, truth.classes, present), KEYS)
+    scalars = tally.summary().scalars
+    assert {f"{name}/iou" for name in EVERY if "predicted" not in name} <= set(scalars)
+    assert "swapped/noprior/iou" not in scalars and "swapped/avgn/iou" in scalars
+
+
+@pytest.mark.parametrize("offset", [-0.7, 0.0, 0.7])
+def test_where_nothing_sounds_no_map_answers_and_all_is_background(duets: tuple[Map, Map], offset: float) -> None:
+    tally, truth = Tally([HEADLINE], AVSBENCH), truth_of(duets[1])
+    nothing = Truth(truth.mask, truth.classes, torch.zeros_like(truth.present))
+    maps = Maps(torch.from_numpy(duets[0]) + offset, torch.tensor([0, 1]), torch.full((CLIPS, 2), 0.5))
+    add(tally, maps, nothing, KEYS)
+    found = tally.summary()
+    assert found.scalars == {"avsbench/miou": 1, "avsbench/f": 0, "avsbench/f@call5": 0, "avsbench/f@call20": 0}
+    assert {row["heard"] for row in found.pictures} == {None}, "nothing to hear"
+
+
+def test_every_picture_has_its_key(duets: tuple[Map, Map]) -> None:
+    maps = Maps(torch.from_numpy(duets[0]), torch.tensor([0, 1]))
+    for keys in (KEYS[1:], [*KEYS, "more"]):
+        with pytest.raises(ValueError, match=rf"expected a key for each of 6 pictures, got {len(keys)}"):
+            add(Tally([HEADLINE]), maps, truth_of(duets[1]), keys)
 
 
 # One pass -------------------------------------------------------------------------------------------------------------
