@@ -26,6 +26,7 @@ from m2vsl.data.loader import Batches, batches, collate
 from m2vsl.data.synthetic import SyntheticConfig, SyntheticDataset
 from m2vsl.data.vggsound import VGGSoundConfig, VGGSoundDataset
 from m2vsl.evaluate import bound, device_of, evaluate, oracle_maps
+from m2vsl.hearing import hearing
 from m2vsl.localizer import Localizer
 from m2vsl.methods import CONTROLS, METHODS
 from m2vsl.metrics.calls import AVSBENCH, described
@@ -160,6 +161,8 @@ def scored(experiment: Experiment, *, progress: bool = True) -> Record:
         summary = score(experiment, localizer, dataset)
         scalars |= {f"{name}/{key}": value for key, value in summary.scalars.items()}
         scalars |= {f"{name}/n_{key}": float(value) for key, value in summary.counts.items()}
+        if name != "mixture":
+            scalars |= {f"{name}/{key}": value for key, value in _hearing(experiment, localizer, dataset).items()}
         scalars |= {f"{name}/n_listed": float(dataset.full)} if hasattr(dataset, "full") else {}
         rows[name], n, ids = summary.sources, n + summary.n, [*ids, *dataset.ids()]
         if experiment.seed == 0 and name != "one" and experiment.method != "bound":
@@ -256,6 +259,16 @@ def score(experiment: Experiment, localizer: Localizer, dataset: Any) -> Summary
         return bound(loader, tuple(EVERY.values()))
     with torch.autocast(device_of(localizer).type, torch.bfloat16, enabled=experiment.train.precision == "bf16"):
         return evaluate(localizer, loader, tuple(EVERY.values()), AVSBENCH)
+
+
+def _hearing(experiment: Experiment, localizer: Localizer, dataset: Any) -> dict[str, float]:
+    """The method on a list under silence, noise and sounds of what is not there; of a bound there is nothing to ask."""
+    if experiment.method == "bound":
+        return {}
+    loader = batches(dataset, experiment.train.batch_size, experiment.audio)
+    with torch.autocast(device_of(localizer).type, torch.bfloat16, enabled=experiment.train.precision == "bf16"):
+        found = hearing(localizer, loader, experiment.audio, experiment.seed)
+    return {key: float(value) for key, value in found.items() if "/" in key}  # `Summary` counts the pictures
 
 
 def _shown(experiment: Experiment, localizer: Localizer, dataset: Any) -> Tensor:

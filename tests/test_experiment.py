@@ -173,6 +173,16 @@ class TestRun:
         )
         assert bound >= oracle - 1e-6 > centre - 1e-6
 
+    def test_a_record_holds_the_published_evaluators_and_what_the_map_does_without_its_sound(self) -> None:
+        record = run(tiny("centre", "duet"), progress=False)
+        assert {"ezvsl", "dsol-0.2", "avsbench", "framewise-area50-oracle"} <= set(record.protocols)
+        assert record.metrics["mixture/ezvsl/auc"] == record.metrics["mixture/framewise-area50-oracle/auc"]
+        assert "mixture/avsbench/f" in record.metrics and "mixture/silence/remaining" not in record.metrics
+        for sound in ("silence", "noise"):
+            assert record.metrics[f"one/{sound}/separability"] == record.metrics[f"one/{sound}/remaining"] == 0.5
+        rows = records.load_rows(record.path(), "mixture")
+        assert "framewise-area50-oracle" in rows[0] and not {"ezvsl", "confidence", "tvsl/ap"} & set(rows[0])
+
     def test_scoring_again_keeps_the_weights(self) -> None:
         chosen = tiny("ez_vsl", "single")
         first = run(chosen, progress=False)

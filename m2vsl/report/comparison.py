@@ -20,7 +20,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from m2vsl.methods import CONTROLS, METHODS
-from m2vsl.metrics.protocols import PROTOCOLS
+from m2vsl.metrics.protocols import PROTOCOLS, PUBLISHED
 from m2vsl.records import Record
 from m2vsl.report import rows
 from m2vsl.report.paper import LISTS, PRINTED_AS, Benchmark, Printed, of
@@ -157,6 +157,24 @@ def protocols(task: str, score: str) -> tuple[Column, ...]:
     canvases = ("framewise",) if task == "single" else ("framewise", "sourcewise")
     names = [f"{c}-{rule}-{choice}" for c in canvases for rule in _RULES for choice in ("oracle", "predicted")]
     return tuple(Column(f"{LISTS[task]}/{name}/{score}") for name in names)
+
+
+def evaluators(task: str) -> tuple[Column, ...]:
+    """What the published evaluators print of the same maps: success at 0.3, T-VSL's mean, AVSBench's two numbers.
+
+    DSOL's level is that of its solos or of its duets.
+    """
+    rate = [name for name in PUBLISHED if not name.startswith(("tvsl", "dsol"))]
+    names = [f"{name}/ciou@0.3" for name in rate] + ["tvsl-0.3/iou"]
+    names += ["dsol-0.1/ciou@0.3" if task == "single" else "dsol-0.2/ciou@0.3", "avsbench/miou", "avsbench/f"]
+    return tuple(Column(f"{LISTS[task]}/{name}") for name in names)
+
+
+def hearing(task: str) -> tuple[Column, ...]:
+    """What becomes of a map under silence, noise and a sound of nothing that is seen (`m2vsl.hearing`)."""
+    which = "solo" if task == "single" else "one"
+    sounds = ("silence", "noise", "offscreen")
+    return tuple(Column(f"{which}/{sound}/{score}") for score in ("separability", "remaining") for sound in sounds)
 
 
 def shown(found: Sequence[Record], columns: Sequence[Column]) -> Table:

@@ -27,6 +27,7 @@ UNDEFINED = "\N{EN DASH}"  # the record has no such score: a bound has no maximu
 ABOVE = "\N{BLACK UP-POINTING TRIANGLE}"
 LISTS = {"solo": "solos", "mixture": "all sources sound", "one": "one source sounds"}
 _SCORES = {"half": "right half", "pointing": "pointing", "heard_accuracy": "classes right", "iou": "mean IoU"}
+_SCORES |= {"remaining": "heat that remains", "separability": "told apart from it", "miou": "mIoU"}
 # fields of a data set that do not change its test list
 _TRAINING = (
     "train_length",
@@ -60,8 +61,8 @@ class Column:
 
     @property
     def compares(self) -> bool:
-        """Whether more is better: not on the silent source, where a method that listens scores low."""
-        return "/swapped/" not in self.metric
+        """Whether more is better: not on the silent source, nor of heat that remains; there who listens scores low."""
+        return "/swapped/" not in self.metric and not self.metric.endswith("/remaining")
 
 
 SINGLE = tuple(
