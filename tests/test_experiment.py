@@ -17,6 +17,7 @@ from scenes import photo_folder
 from m2vsl import experiment as module
 from m2vsl import presets, records
 from m2vsl.experiment import Experiment, run, scored, trained
+from m2vsl.report import comparison
 
 TINY = ["model.encoder.dim=16", "model.encoder.audio_width=4", "model.encoder.weights=none", "train.precision=fp32"]
 SHORT = ["data.test_length=4", "data.val_length=2", "train.batch_size=2", "train.steps=2", "data.size=32"]
@@ -180,6 +181,8 @@ class TestRun:
         assert "mixture/avsbench/f" in record.metrics and "mixture/silence/remaining" not in record.metrics
         for sound in ("silence", "noise"):
             assert record.metrics[f"one/{sound}/separability"] == record.metrics[f"one/{sound}/remaining"] == 0.5
+        columns = [*comparison.evaluators("duet"), *comparison.hearing("duet")]
+        assert {column.metric for column in columns if "/offscreen/" not in column.metric} <= set(record.metrics)
         rows = records.load_rows(record.path(), "mixture")
         assert "framewise-area50-oracle" in rows[0] and not {"ezvsl", "confidence", "tvsl/ap"} & set(rows[0])
 

@@ -136,6 +136,20 @@ def test_every_protocol_with_a_rule_stands_beside_the_others(task: str, count: i
     }
 
 
+@pytest.mark.parametrize(("task", "which", "dsol"), [("single", "solo", "dsol-0.1"), ("duet", "mixture", "dsol-0.2")])
+def test_every_published_evaluator_has_its_column(task: str, which: str, dsol: str) -> None:
+    headings = {column.heading[1]: column.heading[2] for column in comparison.evaluators(task)}
+    assert {"ezvsl", "lvs", "slavc", "avgn", "noprior", dsol} <= {n for n, s in headings.items() if s == "CIoU@0.3"}
+    assert headings["tvsl-0.3"] == "mean IoU" and headings["avsbench"] == "F"
+    assert {column.metric.split("/")[0] for column in comparison.evaluators(task)} == {which}
+
+
+def test_heat_that_remains_is_no_success() -> None:
+    columns = comparison.hearing("duet")
+    assert [column.compares for column in columns] == [True] * 3 + [False] * 3
+    assert columns[0].heading == ("one source sounds", "silence", "told apart from it")
+
+
 def test_columns_that_no_record_has_are_left_out() -> None:
     columns = [Column(RATE), *comparison.SWAPPED["single"]]
     assert comparison.shown(some(), columns).columns == (Column(RATE),)
