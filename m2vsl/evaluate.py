@@ -14,15 +14,14 @@ Empty truths stay in the IoU as failures, have no average precision, and are cou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from m2vsl.localizer import Localizer
+from m2vsl.localizer import Localizer, device_of, evaluating
 from m2vsl.metrics import columns, matching
 from m2vsl.metrics.calls import Segmentation
 from m2vsl.metrics.canvas import frame_count, own_frame
@@ -50,7 +49,7 @@ def evaluate(
     """
     tally = Tally(protocols, segmentation)
     device = device_of(localizer)
-    with _evaluating(localizer):
+    with evaluating(localizer):
         for batch in loader:
             batch = batch.to(device)
             _refuse_more_sources(localizer, batch)
@@ -63,15 +62,10 @@ def evaluate(
 def oracle_maps(localizer: Localizer, batch: Batch) -> Tensor:
     """The map that answers for each source under the choice ``oracle``, (B, S, H, W); zero where none does."""
     batch = batch.to(device_of(localizer))
-    with _evaluating(localizer):
+    with evaluating(localizer):
         found = matching.match(localizer.localize(batch), matching.merge_same_class(batch.truth))
     pictures, sources = torch.arange(len(batch))[:, None], torch.arange(found.index.shape[1])
     return found.answers(pictures, sources) * (found.index >= 0)[..., None, None]
-
-
-def device_of(localizer: Localizer) -> torch.device:
-    """Where its parameters are; the CPU if it has none."""
-    return next((parameter.device for parameter in localizer.parameters()), torch.device("cpu"))
 
 
 def _refuse_more_sources(localizer: Localizer, batch: Batch) -> None:
@@ -215,15 +209,3 @@ def _with(rows: Sequence[Row], further: Mapping[str, Tensor]) -> list[Row]:
 def _keys(batch: Batch, tally: Tally) -> Sequence[str]:
     """The keys of the batch, or running numbers where it has none."""
     return batch.keys or [str(len(tally.pictures) + i) for i in range(len(batch))]
-
-
-@contextmanager
-def _evaluating(localizer: Localizer) -> Iterator[None]:
-    """Evaluation mode without gradient; the mode is put back."""
-    training = localizer.training
-    localizer.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        localizer.train(training)

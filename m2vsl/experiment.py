@@ -25,12 +25,13 @@ from m2vsl.data.folder import FolderConfig, FolderDataset
 from m2vsl.data.loader import Batches, batches, collate
 from m2vsl.data.synthetic import SyntheticConfig, SyntheticDataset
 from m2vsl.data.vggsound import VGGSoundConfig, VGGSoundDataset
-from m2vsl.evaluate import bound, device_of, evaluate, oracle_maps
+from m2vsl.evaluate import bound, evaluate, oracle_maps
 from m2vsl.hearing import hearing
-from m2vsl.localizer import Localizer
+from m2vsl.localizer import Localizer, device_of
 from m2vsl.methods import CONTROLS, METHODS
 from m2vsl.metrics.calls import AVSBENCH, described
-from m2vsl.metrics.protocols import EVERY, PUBLISHED
+from m2vsl.metrics.interaction import interaction
+from m2vsl.metrics.protocols import EVERY, PROTOCOLS, PUBLISHED
 from m2vsl.metrics.tally import PRINTED_PER_SOURCE, Summary
 from m2vsl.records import Record
 from m2vsl.training import checkpoint
@@ -161,6 +162,8 @@ def scored(experiment: Experiment, *, progress: bool = True) -> Record:
         summary = score(experiment, localizer, dataset)
         scalars |= {f"{name}/{key}": value for key, value in summary.scalars.items()}
         scalars |= {f"{name}/n_{key}": float(value) for key, value in summary.counts.items()}
+        if name == "one":
+            scalars |= {f"one/{key}": value for key, value in interaction(summary.sources, PROTOCOLS.values()).items()}
         if name != "mixture":
             scalars |= {f"{name}/{key}": value for key, value in _hearing(experiment, localizer, dataset).items()}
         scalars |= {f"{name}/n_listed": float(dataset.full)} if hasattr(dataset, "full") else {}

@@ -28,8 +28,7 @@ Scalars
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from math import fsum
 
@@ -38,7 +37,7 @@ from torch import Tensor
 
 from m2vsl import ops
 from m2vsl.audio import AudioConfig, log_spectrogram
-from m2vsl.localizer import Localizer
+from m2vsl.localizer import Localizer, device_of, evaluating
 from m2vsl.metrics import listening, matching
 from m2vsl.metrics.matching import Match
 from m2vsl.types import Batch
@@ -88,8 +87,8 @@ def hearing(localizer: Localizer, loader: Iterable[Batch], config: AudioConfig, 
     generator = torch.Generator().manual_seed(seed)
     rows = {sound: _Rows() for sound in SOUNDS}
     counts = {"pictures": 0, "sources": 0, "offscreen/left_out": 0}
-    device = next((parameter.device for parameter in localizer.parameters()), torch.device("cpu"))
-    with _evaluating(localizer):
+    device = device_of(localizer)
+    with evaluating(localizer):
         for batch in loader:
             batch = batch.to(device)
             batch = replace(batch, truth=matching.merge_same_class(batch.truth))
@@ -165,15 +164,3 @@ def _partners(batch: Batch) -> Tensor:
     after = (place[:, None] + place) % len(batch)  # (B, B): each picture, then those that follow
     first = fits.gather(1, after).int().argmax(1)
     return torch.where(fits.any(1), after[place, first], -1)
-
-
-@contextmanager
-def _evaluating(localizer: Localizer) -> Iterator[None]:
-    """Evaluation mode without gradient; the mode is put back."""
-    training = localizer.training
-    localizer.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        localizer.train(training)

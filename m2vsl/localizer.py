@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -71,3 +72,20 @@ def answer(cells: Tensor, batch: Batch, presence: Tensor | None = None) -> Maps:
     heat = ops.upsample(cells, (batch.image.shape[-2], batch.image.shape[-1]))
     classes = torch.arange(heat.shape[1], device=heat.device)
     return Maps(heat, torch.full_like(classes, -1) if presence is None else classes, presence)
+
+
+def device_of(localizer: Localizer) -> torch.device:
+    """Where its parameters are; the CPU if it has none."""
+    return next((parameter.device for parameter in localizer.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def evaluating(localizer: Localizer) -> Iterator[None]:
+    """Evaluation mode without gradient; the mode is put back."""
+    training = localizer.training
+    localizer.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        localizer.train(training)

@@ -34,9 +34,9 @@ from m2vsl.data.truths import Truths
 from m2vsl.evaluate import add
 from m2vsl.metrics.calls import Segmentation, described
 from m2vsl.metrics.heat import is_constant
-from m2vsl.metrics.interaction import interactive, turns
+from m2vsl.metrics.interaction import interaction
 from m2vsl.metrics.protocols import Protocol
-from m2vsl.metrics.tally import Row, Summary, Tally, column
+from m2vsl.metrics.tally import Summary, Tally
 from m2vsl.records import Record
 from m2vsl.types import Maps, Truth
 
@@ -121,7 +121,9 @@ def score_maps(
     cover = replace(cover, found=tuple(id for id in cover.found if id not in bad))
     counts = {"clips": len(cover.found), "missing": len(cover.missing), "extra": len(cover.extra)}
     counts |= {"unusable": len(unusable), **seen, **{f"truths/{k}": v for k, v in truths.counts.items()}}
-    summary = _with_interaction(tally.summary(), protocols, roles)
+    summary = tally.summary()
+    if roles == "turns":
+        summary = replace(summary, scalars={**summary.scalars, **interaction(summary.sources, protocols)})
     return Scored(
         name or maps.path.stem, truths.kind, summary, cover, truths.full, counts,
         (*maps.problems, *unusable, *truths.problems), maps.digest(), roles, tuple(protocols), segmentation,
@@ -226,21 +228,6 @@ def _add(tally: Tally, batch: Sequence[_Clip]) -> None:
     labels = {clip.key: clip.labels for clip in batch}
     for i, row in islice(enumerate(tally.sources), rows, None):
         tally.sources[i] = {**row, "class": labels[str(row["key"])][int(str(row["source"]))]}
-
-
-def _with_interaction(summary: Summary, protocols: Sequence[Protocol], roles: Roles) -> Summary:
-    """With the scores of pictures whose sources sounded in turn: both have to be found."""
-    if roles != "turns":
-        return summary
-    sounding: list[Row] = [row for row in summary.sources if row["sounds"]]
-    pictures = [str(row["key"]).rpartition("/")[0] for row in sounding]
-    scalars = dict(summary.scalars)
-    for protocol in protocols:
-        values = column(sounding, protocol.name)
-        if len(values) == len(sounding):
-            found = interactive(*turns(values, pictures), strict=protocol.strict)
-            scalars |= {f"interaction/{protocol.name}/{k}": v for k, v in found.scalars.items()}
-    return replace(summary, scalars=scalars)
 
 
 def record_of(scored: Scored, *, seed: int = 0) -> Record:

@@ -181,8 +181,9 @@ class TestRun:
         assert "mixture/avsbench/f" in record.metrics and "mixture/silence/remaining" not in record.metrics
         for sound in ("silence", "noise"):
             assert record.metrics[f"one/{sound}/separability"] == record.metrics[f"one/{sound}/remaining"] == 0.5
-        columns = [*comparison.evaluators("duet"), *comparison.hearing("duet")]
-        assert {column.metric for column in columns if "/offscreen/" not in column.metric} <= set(record.metrics)
+        columns = [*comparison.evaluators("duet"), *comparison.hearing("duet"), *comparison.interactive()]
+        asked = {column.metric for column in columns}
+        assert {m for m in asked if "/offscreen/" not in m and "predicted" not in m} <= set(record.metrics)
         rows = records.load_rows(record.path(), "mixture")
         assert "framewise-area50-oracle" in rows[0] and not {"ezvsl", "confidence", "tvsl/ap"} & set(rows[0])
 

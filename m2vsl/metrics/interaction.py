@@ -13,20 +13,22 @@ Conventions
 Statistics
 ----------
 - `turns`: the rows of such pictures as two columns.
-- `interactive`: success only where both maps are right.
+- `interactive`: success only where both maps are right; `interaction`: the same of all protocols of an evaluation.
 - `swapped_gap`: how much better a map fits what sounds than what is silent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from m2vsl.metrics.protocols import Protocol
 from m2vsl.metrics.statistics import LEVELS, Part, Pictures, scores
+from m2vsl.metrics.tally import Row, column
 
 
 def turns(iou: ArrayLike, pictures: Pictures) -> tuple[Tensor, Tensor]:
@@ -66,6 +68,32 @@ def interactive(
     if first.shape != second.shape:
         raise ValueError(f"expected two IoU of each picture, got {len(first)} and {len(second)}")
     return scores(torch.minimum(first, second), at, strict=strict)
+
+
+def interaction(rows: Sequence[Row], protocols: Iterable[Protocol]) -> dict[str, float]:
+    """``interaction/<protocol>/ciou@t``, ``/auc`` and ``/iou`` of an evaluation whose sources sounded in turn.
+
+    rows: of `m2vsl.metrics.tally`, in the order of the list; those of silent sources are not read. The turns of a
+    picture follow one another, and its first source is 0. Pictures of more or fewer than two turns (sources of one
+    class are one) are left out; without any, and for a protocol that some row lacks, there is no scalar.
+
+    >>> from m2vsl.metrics.protocols import PUBLISHED
+    >>> rows = [{"source": s, "sounds": True, "lvs": iou} for s, iou in enumerate([0.6, 0.2])]
+    >>> interaction(rows, [PUBLISHED["lvs"]])["interaction/lvs/iou"]
+    0.2
+    """
+    sounding = [row for row in rows if row["sounds"]]
+    numbers = np.cumsum([row["source"] == 0 for row in sounding])
+    count = np.bincount(numbers.astype(int))
+    twice = [row for row, n in zip(sounding, numbers.astype(int), strict=True) if count[n] == 2]
+    pictures = np.cumsum([row["source"] == 0 for row in twice])
+    found: dict[str, float] = {}
+    for protocol in protocols:
+        iou = column(twice, protocol.name)
+        if len(twice) and len(iou) == len(twice):
+            part = interactive(*turns(iou, pictures), at=protocol.at, strict=protocol.strict)
+            found |= {f"interaction/{protocol.name}/{score}": value for score, value in part.scalars.items()}
+    return found
 
 
 def swapped_gap(sounding: ArrayLike, silent: ArrayLike) -> float:

@@ -177,6 +177,12 @@ def hearing(task: str) -> tuple[Column, ...]:
     return tuple(Column(f"{which}/{sound}/{score}") for score in ("separability", "remaining") for sound in sounds)
 
 
+def interactive() -> tuple[Column, ...]:
+    """Success only if a picture's two sounds are both found, each in its turn: the class told, and the class heard."""
+    names = [f"framewise-{rule}-{choice}" for choice in ("oracle", "predicted") for rule in ("area50", "matched")]
+    return tuple(Column(f"one/interaction/{name}/ciou@0.3") for name in names)
+
+
 def shown(found: Sequence[Record], columns: Sequence[Column]) -> Table:
     """The table of all rows, without columns that none of the records has: a solo photograph has nothing silent."""
     known = [c for c in columns if not found or any(c.metric in record.metrics for record in found)]

@@ -54,10 +54,11 @@ class Column:
     def heading(self) -> tuple[str, str, str]:
         """Which test list, under which protocol, which score."""
         first, *protocol, score = self.metric.split("/")
-        swapped = protocol[:1] == ["swapped"]
+        swapped, both = protocol[:1] == ["swapped"], protocol[:1] == ["interaction"]
         name = _SCORES.get(score, score.replace("ciou", "CIoU") if "ciou" in score else score.upper())
         which = LISTS.get(first, first) + (", scored on the silent ones" if swapped else "")
-        return which, "/".join(protocol[swapped:]) or UNDEFINED, name
+        which += ", then the other: both found" if both else ""
+        return which, "/".join(protocol[swapped or both :]) or UNDEFINED, name
 
     @property
     def compares(self) -> bool:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from m2vsl.metrics.interaction import interactive, swapped_gap, turns
+from m2vsl.metrics.interaction import interaction, interactive, swapped_gap, turns
+from m2vsl.metrics.protocols import EVERY
 from m2vsl.metrics.statistics import Part
 
 
@@ -73,3 +74,16 @@ def test_what_is_no_score_is_refused_by_name() -> None:
         turns([0.1, 0.2], [0])
     with pytest.raises(ValueError, match="expected sounding and silent sources, got 1 and 0"):
         swapped_gap([0.1], [])
+
+
+def test_the_turns_of_an_evaluation_are_those_that_follow_one_another() -> None:
+    def row(source: int, iou: float, sounds: bool = True) -> dict[str, object]:
+        return {"key": f"{iou}", "source": source, "sounds": sounds, "lvs": iou, "ezvsl": None}
+
+    rows = [row(0, 0.6), row(1, 0.9, sounds=False), row(1, 0.2), row(0, 0.8, sounds=False)]  # a picture, twice
+    rows += [row(0, 0.7)]  # its two sources are of one class: it has one turn
+    rows += [row(0, 0.5), row(1, 0.9, sounds=False), row(1, 0.9)]
+    found = interaction(rows, [EVERY["lvs"], EVERY["ezvsl"]])  # type: ignore[arg-type]
+    assert found["interaction/lvs/ciou@0.5"] == 0.5 and found["interaction/lvs/iou"] == pytest.approx(0.35)
+    assert not any("ezvsl" in name for name in found), "some rows have none"
+    assert interaction([], [EVERY["lvs"]]) == interaction(rows[4:5], [EVERY["lvs"]]) == {}  # type: ignore[arg-type]

@@ -150,6 +150,13 @@ def test_heat_that_remains_is_no_success() -> None:
     assert columns[0].heading == ("one source sounds", "silence", "told apart from it")
 
 
+def test_both_in_turn_are_told_and_heard() -> None:
+    columns = comparison.interactive()
+    assert {column.heading[0] for column in columns} == {"one source sounds, then the other: both found"}
+    assert {column.heading[1] for column in columns} <= set(PROTOCOLS) and len(columns) == 4
+    assert all(column.compares for column in columns)
+
+
 def test_columns_that_no_record_has_are_left_out() -> None:
     columns = [Column(RATE), *comparison.SWAPPED["single"]]
     assert comparison.shown(some(), columns).columns == (Column(RATE),)
