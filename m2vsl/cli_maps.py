@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from m2vsl.help import UsageError
 
+SOUNDS = {"silence": "silence", "noise": "white noise", "offscreen": "the sound of what is not there"}
+
 if TYPE_CHECKING:
     from m2vsl.data.truths import Truths
 
@@ -23,6 +25,8 @@ def add_options(one: argparse.ArgumentParser) -> None:
     add("--values", default="heat", choices=("heat", "logits", "probabilities"), help="how avsbench reads the maps")
     add("--name", default="", help="of the program (default: of the folder)")
     add("--against", nargs="+", default=[], metavar="PLACE", help="maps of a rival: paired bootstrap over clips")
+    for name, what in SOUNDS.items():
+        add(f"--{name}", default="", metavar="PLACE", help=f"maps of the same clips under {what}")
     add("--allow-missing", action="store_true", help="score what is there, and mark it as a subset")
     add("--no-bounds", action="store_true", help="leave out constants and ceilings")
     add("--out", default="scores", metavar="DIR", help="where record and csv go (default scores)")
@@ -33,20 +37,25 @@ def score_maps(options: argparse.Namespace) -> None:
     from m2vsl import scoring
     from m2vsl.data.heatmaps import Heatmaps
     from m2vsl.metrics.calls import Segmentation
-    from m2vsl.metrics.protocols import named
+    from m2vsl.metrics.protocols import HEADLINE, named
     from m2vsl.report import outside
 
     truths = _truths(options.truth)
     try:
         segmentation = Segmentation(reads=options.values) if {"all", "avsbench"} & set(options.protocol) else None
-        chosen = named(*[name for name in options.protocol if name != "avsbench"])
+        chosen = named(*[name for name in options.protocol if name != "avsbench"] or [HEADLINE.name])
     except ValueError as error:
         raise UsageError(error) from error
+    others = {name: Heatmaps(Path(getattr(options, name))) for name in SOUNDS if getattr(options, name)}
+    if others and len(options.maps) > 1:
+        raise UsageError(f"--{next(iter(others))} is for one folder of --maps, got {len(options.maps)}")
     how: dict[str, Any] = {"roles": options.roles, "allow_missing": options.allow_missing}
     runs = [
         scoring.score_maps(Heatmaps(Path(place)), truths, chosen, segmentation, name=options.name, **how)
         for place in options.maps
     ]
+    if others:
+        runs = [scoring.with_others(runs[0], Heatmaps(Path(options.maps[0])), others)]
     rivals = [scoring.score_maps(Heatmaps(Path(place)), truths, chosen, **how) for place in options.against]
     limits = None if options.no_bounds else outside.bounds(truths, runs[0].coverage.found)
     print(outside.shown(runs, limits, rivals))

@@ -19,9 +19,11 @@ Conventions
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import fsum
 from typing import Any, Literal
 
 import torch
@@ -32,6 +34,7 @@ from m2vsl.data.heatmaps import ClipMaps, Coverage, Heatmaps, coverage
 from m2vsl.data.layout import DataError, Problem
 from m2vsl.data.truths import Truths
 from m2vsl.evaluate import add
+from m2vsl.metrics import listening
 from m2vsl.metrics.calls import Segmentation, described
 from m2vsl.metrics.heat import is_constant
 from m2vsl.metrics.interaction import interaction
@@ -132,6 +135,35 @@ def score_maps(
 
 
 _NONE = "expected maps of some of the {} clips of the list, got none"
+
+
+def with_others(scored: Scored, maps: Heatmaps, others: Mapping[str, Heatmaps]) -> Scored:
+    """`scored` with what becomes of its maps under other sounds: ``silence/remaining`` and so on.
+
+    others: by name, maps of the same clips under that sound; map k of a clip is compared with map k under its own.
+    Scalars as in `m2vsl.hearing`. DataError, naming them, for clips without such maps, or with other sizes or names.
+    """
+    scalars = dict(scored.summary.scalars)
+    for name, under in others.items():
+        rows, wrong = defaultdict[str, list[float]](list), list[Problem]()
+        for id in scored.coverage.found:
+            try:
+                own, other = maps.read(id), under.read(id)
+                if own.heat.shape != other.heat.shape or own.names != other.names:
+                    had, got = ((tuple(one.heat.shape), one.names) for one in (own, other))
+                    raise ValueError(f"expected maps as under the clip's own sound, {had}, got {got}")
+            except ValueError as error:
+                wrong.append(Problem(under.path / id, "maps", str(error)))
+                continue
+            rows["remaining"] += listening.remaining(own.heat, other.heat).tolist()
+            rows["quieter"] += listening.quieter(own.heat, other.heat).tolist()
+            rows["own"] += own.heat.flatten(1).amax(1).tolist()
+            rows["other"] += other.heat.flatten(1).amax(1).tolist()
+        if wrong:
+            raise DataError(under.path, wrong, " ")
+        scalars |= {f"{name}/{score}": fsum(rows[score]) / len(rows[score]) for score in ("remaining", "quieter")}
+        scalars[f"{name}/separability"] = listening.separability(rows["own"], rows["other"])
+    return replace(scored, summary=replace(scored.summary, scalars=scalars))
 
 
 def _clips(

@@ -19,7 +19,7 @@ from m2vsl.evaluate import score
 from m2vsl.metrics.calls import AVSBENCH
 from m2vsl.metrics.protocols import EVERY, HEADLINE, PROTOCOLS, named
 from m2vsl.metrics.tally import column
-from m2vsl.scoring import Scored, record_of, score_maps
+from m2vsl.scoring import Scored, record_of, score_maps, with_others
 from m2vsl.types import Maps, Truth
 
 Array = NDArray[np.generic]
@@ -227,6 +227,22 @@ def test_turns_tell_whether_the_map_follows_the_sound(duets: Truths, saved: Call
     assert follows.summary.scalars[swapped] < 0.2 < deaf.summary.scalars[swapped]
     assert follows.summary.scalars["oracle/half"] == 1 and deaf.summary.scalars["oracle/half"] == pytest.approx(6 / 11)
     assert follows.counts["clips"] == 6 and follows.summary.n == 12
+
+
+def test_maps_under_other_sounds(solos: Truths, saved: Callable[..., Heatmaps]) -> None:
+    maps = single_maps(solos)
+    given = saved(maps)
+    found = score_maps(given, solos, [HEADLINE])
+    deaf = with_others(found, given, {"silence": given}).summary.scalars
+    assert [deaf[f"silence/{name}"] for name in ("remaining", "quieter", "separability")] == [0.5, 0.5, 0.5]
+    dark = {"noise": saved({id: heat - 2 for id, heat in maps.items()}, "dark")}
+    quiet = with_others(found, given, dark).summary.scalars
+    assert [quiet[f"noise/{name}"] for name in ("remaining", "quieter", "separability")] == [0, 1, 1]
+    assert quiet[f"{NAME}/auc"] == found.summary.scalars[f"{NAME}/auc"]
+    del maps[clip(4)]
+    maps[clip(1)] = noise(9, 9)
+    with pytest.raises(DataError, match=rf"{clip(1)}(.|\n)*got \(\(1, 9, 9\)(.|\n)*{clip(4)}"):
+        with_others(found, given, {"offscreen": saved(maps, "fewer")})
 
 
 def test_the_record_has_what_the_number_rests_on(solos: Truths, saved: Callable[..., Heatmaps], tmp_path: Path) -> None:

@@ -171,6 +171,7 @@ def test_from_a_folder_to_table_record_and_csv(
         ("evaluate --maps nowhere --truth {truth}", 1, "heat maps not found: nowhere"),
         ("evaluate --maps {maps} --truth vggss nowhere", 1, "truths of vggss not found: nowhere"),
         ("evaluate --maps {maps} --truth {truth} --roles sources --values loud", 2, "invalid choice: 'loud'"),
+        ("evaluate --maps {maps} {maps} --truth {truth} --silence {maps}", 2, "--silence is for one folder of --maps"),
         ("bounds --truth duet {folder}", 1, "vggsound_duet_test.csv"),
     ],
 )
@@ -184,6 +185,17 @@ def test_what_is_wrong_is_said_in_words(
 ) -> None:
     got, out, err = m2vsl(line.format(maps=saved("theirs", 1.0), truth=truths.root, folder=truths.root.parent))
     assert got == status and told in err and not out
+
+
+def test_other_sounds_and_avsbench_alone(
+    truths: Truths, saved: Callable[..., Path], m2vsl: Callable[[str], tuple[int, str, str]], tmp_path: Path
+) -> None:
+    maps = saved("theirs", 1.0)
+    where = f"--truth {truths.root} --protocol avsbench --no-bounds --out {tmp_path / 'out'}"
+    status, out, err = m2vsl(f"evaluate --maps {maps} {where} --silence {maps} --noise {saved('hiss', 0.0)}")
+    assert status == 0 and not err
+    assert cells(out, "silence/remaining") == ["50.0"] and cells(out, "noise/quieter") == ["100.0"]
+    assert cells(out, "avsbench mIoU") and "ezvsl" not in out and "centre50" not in out
 
 
 def test_bounds_of_a_file_of_boxes(truths: Truths, m2vsl: Callable[[str], tuple[int, str, str]]) -> None:
