@@ -58,7 +58,8 @@ def score_maps(options: argparse.Namespace) -> None:
         runs = [scoring.with_others(runs[0], Heatmaps(Path(options.maps[0])), others)]
     rivals = [scoring.score_maps(Heatmaps(Path(place)), truths, chosen, **how) for place in options.against]
     limits = None if options.no_bounds else outside.bounds(truths, runs[0].coverage.found)
-    print(outside.shown(runs, limits, rivals))
+    ceiling = None if options.no_bounds else outside.ceilings(truths, runs[0])
+    print(outside.shown(runs, limits, rivals, ceiling))
     for seed, one in enumerate(runs):
         print(f"record: {outside.save(one, Path(options.out), seed=seed)}")
 

@@ -8,7 +8,8 @@ read.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +21,15 @@ from m2vsl import records
 from m2vsl.data.truths import Truths
 from m2vsl.data.vggsounder import clean
 from m2vsl.metrics.bounds import Bounds, bounds_of
+from m2vsl.metrics.canvas import Canvas
+from m2vsl.metrics.matching import merge_same_class
+from m2vsl.metrics.overlap import Rule, success_auc
 from m2vsl.metrics.protocols import PROTOCOLS, Protocol
 from m2vsl.metrics.statistics import Part, bootstrap, by_class, by_size, scores, subset
 from m2vsl.metrics.tally import Row, column, interval
 from m2vsl.report.tables import UNDEFINED, markdown
 from m2vsl.scoring import BATCH, Scored, record_of
+from m2vsl.types import Truth
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,13 +68,45 @@ def bounds(truths: Truths, ids: Sequence[str] | None = None) -> Bounds:
     return bounds_of(Chosen(truths, truths.ids if ids is None else ids))
 
 
-def shown(runs: Sequence[Scored], limits: Bounds | None = None, rival: Sequence[Scored] = ()) -> str:
+def ceilings(truths: Truths, scored: Scored) -> dict[str, float]:
+    """The AUC that no map without ties can exceed under each protocol, on the clips that were scored.
+
+    Sources of one class are one, as in the scores.
+    """
+    best: defaultdict[tuple[Rule, Canvas], list[Tensor]] = defaultdict(list)
+    boxed: list[Tensor] = []
+    for start in range(0, len(scored.coverage.found), BATCH):
+        read = [truths.read(id) for id in scored.coverage.found[start : start + BATCH]]
+        parts = (torch.stack([getattr(one, part) for one in read]) for part in ("mask", "classes", "present"))
+        truth = merge_same_class(Truth(*parts))
+        mask = truth.mask[truth.present]
+        boxed.append(mask.flatten(1).any(1))
+        for protocol in {(p.rule, p.canvas): p for p in scored.protocols}.values():
+            best[protocol.rule, protocol.canvas].append(protocol.bound(mask))
+    some = torch.cat(boxed)
+    found = {p.name: torch.cat(best[p.rule, p.canvas]) for p in scored.protocols}
+    return {p.name: success_auc(found[p.name][some] if p.boxed_auc else found[p.name]) for p in scored.protocols}
+
+
+def shown(
+    runs: Sequence[Scored],
+    limits: Bounds | None = None,
+    rival: Sequence[Scored] = (),
+    ceiling: Mapping[str, float] | None = None,
+) -> str:
     """All tables of one program, whose `runs` differ by their seed, and of `rival`, another, if there is one.
+
+    limits: `bounds` of the same clips; ceiling: `ceilings` of them.
 
     ValueError for runs of different clips.
     """
     _same_clips([*runs, *rival])
-    parts = [_about(runs), "Overlap, per protocol:", markdown(_overlaps(runs)), "Without a threshold of IoU:"]
+    parts = [
+        _about(runs),
+        "Overlap, per protocol:",
+        markdown(_overlaps(runs, ceiling or {})),
+        "Without a threshold of IoU:",
+    ]
     parts += [markdown(_ranked(runs)), *_printed(runs), *_sizes(runs), *_counts(runs[0])]
     if limits is not None:
         parts += ["What neither sees nor hears, and what no map exceeds, on the same clips (area50):", str(limits)]
@@ -87,8 +124,8 @@ def _about(runs: Sequence[Scored]) -> str:
     return f"{first.name} on {first.kind}:{marked} {clips}, maps {first.maps}{several}. Per cent."
 
 
-def _overlaps(runs: Sequence[Scored]) -> list[list[str]]:
-    rows = [["protocol", "hash", *HEADS]]
+def _overlaps(runs: Sequence[Scored], ceiling: Mapping[str, float]) -> list[list[str]]:
+    rows = [["protocol", "hash", *HEADS, "AUC at most"]]
     told: dict[str, list[str]] = {}
     for protocol in runs[0].protocols:
         cells = [_cell(runs, f"{protocol.name}/{score}") for score in SCORES]
@@ -96,7 +133,8 @@ def _overlaps(runs: Sequence[Scored]) -> list[list[str]]:
         twin = next((name for name in told if ours and name in PROTOCOLS and told[name] == cells), "")
         told[protocol.name] = cells
         if set(cells) != {UNDEFINED}:
-            rows.append([protocol.name, protocol.digest, *(["as " + twin, *[""] * 4] if twin else cells)])
+            most = f"{100 * ceiling[protocol.name]:.1f}" if protocol.name in ceiling else UNDEFINED
+            rows.append([protocol.name, protocol.digest, *(["as " + twin, *[""] * 4] if twin else cells), most])
     return rows
 
 

@@ -16,6 +16,7 @@ from m2vsl.data.truths import Truths, open_truths
 from m2vsl.metrics.calls import AVSBENCH
 from m2vsl.metrics.protocols import EVERY, named
 from m2vsl.report import outside
+from m2vsl.report.tables import UNDEFINED
 from m2vsl.scoring import Scored, score_maps
 
 CLIPS = 24
@@ -83,7 +84,7 @@ def test_several_runs_have_an_interval(truths: Truths, saved: Callable[..., Path
     text = outside.shown(runs)
     values = [100 * run.summary.scalars["ezvsl/iou"] for run in runs]
     half = 4.302653 * np.std(values, ddof=1) / np.sqrt(3)
-    assert cells(text, "ezvsl")[-1] == f"{np.mean(values):.1f} ± {half:.1f}"
+    assert cells(text, "ezvsl")[-2] == f"{np.mean(values):.1f} ± {half:.1f}"
 
 
 def test_a_rival_is_met_clip_by_clip(truths: Truths, saved: Callable[..., Path]) -> None:
@@ -105,6 +106,16 @@ def test_the_constants_are_those_of_the_clips_that_were_scored(truths: Truths, s
     areas = [float(truths.read(id).mask.mean()) for id in one.coverage.found]
     assert limits.rows["all_ones/framewise"]["iou"] == pytest.approx(np.mean(areas))
     assert "all_ones/framewise" in outside.shown([one], limits)
+
+
+def test_no_protocol_passes_its_ceiling(truths: Truths, saved: Callable[..., Path]) -> None:
+    best = scored(saved("best", 1000.0), truths)
+    most = outside.ceilings(truths, best)
+    assert set(most) == set(EVERY)
+    assert most["framewise-matched-oracle"] == most["tvsl-0.3"] == 1 > most["ezvsl"] >= most["lvs"] > 0.3
+    assert all(best.summary.scalars[f"{name}/auc"] <= most[name] + 0.01 for name in ("ezvsl", "lvs", "slavc", "avgn"))
+    assert cells(outside.shown([best], ceiling=most), "ezvsl")[-1] == f"{100 * most['ezvsl']:.1f}"
+    assert cells(outside.shown([best]), "ezvsl")[-1] == UNDEFINED
 
 
 def test_clean_clips_are_named_by_their_labels(
