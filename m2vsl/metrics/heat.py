@@ -24,7 +24,15 @@ FLAT = 1e-6  # relative to max(1, |max|), dimensionless
 
 
 def validated(heat: Tensor) -> Tensor:
-    """`heat` in float32 or float64; ValueError if it is no map or holds values that cannot be ranked."""
+    """`heat` in float32 or float64; ValueError if it is no map or holds values that cannot be ranked.
+
+    >>> validated(torch.tensor([[1, 0]]))
+    tensor([[1., 0.]])
+    >>> validated(torch.tensor([[torch.nan, 0.0]]))
+    Traceback (most recent call last):
+        ...
+    ValueError: expected finite heat, got 1 NaN and 0 infinite of 2 values
+    """
     if heat.ndim < 2:
         raise ValueError(f"expected heat of shape (..., H, W), got {tuple(heat.shape)}")
     heat = heat if heat.dtype in (torch.float32, torch.float64) else heat.float()
@@ -35,7 +43,11 @@ def validated(heat: Tensor) -> Tensor:
 
 
 def validated_truth(truth: Tensor, shape: torch.Size) -> Tensor:
-    """`truth` as a floating tensor; ValueError unless it has `shape` and lies in [0, 1]."""
+    """`truth` as a floating tensor; ValueError unless it has `shape` and lies in [0, 1].
+
+    >>> validated_truth(torch.tensor([[True, False]]), torch.Size([1, 2]))
+    tensor([[1., 0.]])
+    """
     if truth.shape != shape:
         raise ValueError(f"expected truth of the heat's shape {tuple(shape)}, got {tuple(truth.shape)}")
     truth = truth if truth.is_floating_point() else truth.float()
@@ -47,7 +59,11 @@ def validated_truth(truth: Tensor, shape: torch.Size) -> Tensor:
 
 
 def is_constant(heat: Tensor) -> Tensor:
-    """Which maps say nothing: (..., H, W) -> (...) bool."""
+    """Which maps say nothing: (..., H, W) -> (...) bool.
+
+    >>> is_constant(torch.tensor([[[0.3, 0.3 + 1e-7]], [[0.3, 0.4]]]))
+    tensor([ True, False])
+    """
     flat = heat.flatten(-2)
     return nearly_equal(flat.amin(-1), flat.amax(-1))
 
@@ -58,7 +74,11 @@ def nearly_equal(low: Tensor, high: Tensor) -> Tensor:
 
 
 def settled(heat: Tensor) -> Tensor:
-    """`heat` with every constant map made exactly so, that its pixels tie."""
+    """`heat` with every constant map made exactly so, that its pixels tie.
+
+    >>> len(settled(torch.tensor([[0.3, 0.3 + 1e-7]])).unique())
+    1
+    """
     constant = is_constant(heat)
     if not bool(constant.any()):
         return heat
@@ -71,5 +91,11 @@ def normalise(heat: Tensor) -> Tensor:
     .. math:: \operatorname{norm}(h) = \frac{h - \min h}{\max h - \min h}
 
     heat: (..., H, W). A constant map comes back with the value it has, as in the published evaluators.
+
+    >>> normalise(torch.tensor([[-2.0, 0.0], [1.0, 2.0]]))
+    tensor([[0.0000, 0.5000],
+            [0.7500, 1.0000]])
+    >>> normalise(torch.tensor([[5.0, 5.0]]))
+    tensor([[5., 5.]])
     """
     return ops.min_max(settled(validated(heat)))

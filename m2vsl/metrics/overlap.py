@@ -100,6 +100,13 @@ def binarise(heat: Tensor, rule: Rule, truth: Tensor | None = None) -> Tensor:
     truth: (..., H, W), read by `Matched` alone, which takes its area from it (pixels above 0).
 
     `Area` compares with the element at 0-based index int(H * W / 2) (for one half) of the ascending sort.
+
+    >>> heat = torch.tensor([[9.0, 7.0], [5.0, 0.0]])
+    >>> rules = Area(0.5), Above(0.5), OfMax(0.5), MinMax(0.75), Absolute(8.0)
+    >>> [binarise(heat, rule).int().tolist() for rule in rules]
+    [[[1, 1], [0, 0]], [[1, 0], [0, 0]], [[1, 1], [1, 0]], [[1, 1], [0, 0]], [[1, 0], [0, 0]]]
+    >>> binarise(heat, Matched(), torch.tensor([[0.0, 1.0], [1.0, 1.0]])).int().tolist()
+    [[1, 1], [1, 0]]
     """
     heat = validated(heat)
     match rule:
@@ -139,7 +146,7 @@ def _nth_largest(flat: Tensor, n: int) -> Tensor:
     """The n-th largest value (1 = the largest): (..., P) -> (...)."""
     if not _fast(flat):
         return flat.kthvalue(flat.shape[-1] - n + 1).values
-    heat = flat.detach().reshape(-1, flat.shape[-1]).numpy()
+    heat = fast.rows(flat[..., None, :])
     return torch.from_numpy(fast.nth_largest(heat, np.full(len(heat), n))).view(flat.shape[:-1])
 
 
@@ -148,7 +155,7 @@ def _hottest(heat: Tensor, pixels: Tensor) -> Tensor:
     flat, counts = heat.reshape(-1, heat.shape[-2] * heat.shape[-1]), pixels.reshape(-1)
     threshold = flat.new_full((len(flat), 1), math.inf)  # stays where no pixel is asked for
     if _fast(flat):
-        threshold[:, 0] = torch.from_numpy(fast.nth_largest(flat.detach().numpy(), counts.numpy()))
+        threshold[:, 0] = torch.from_numpy(fast.nth_largest(fast.rows(heat), counts.numpy()))
     else:
         for row, count in enumerate(counts.tolist()):
             if count:
@@ -169,6 +176,12 @@ def consensus_iou(predicted: Tensor, truth: Tensor) -> Tensor:
 
     predicted: bool (..., H, W). truth: (..., H, W) in [0, 1]; for a truth of 0 and 1 this is the plain IoU.
     Returns float64 (...): 0 for an empty truth, NaN if both are empty.
+
+    >>> predicted = torch.tensor([[True, True], [False, False]])
+    >>> consensus_iou(predicted, torch.tensor([[1.0, 0.0], [1.0, 0.0]]))  # 1 of 3 pixels
+    tensor(0.3333, dtype=torch.float64)
+    >>> consensus_iou(predicted, torch.tensor([[1.0, 0.0], [0.5, 0.0]]))  # half of the annotators: 1 / (1.5 + 1)
+    tensor(0.4000, dtype=torch.float64)
     """
     if predicted.dtype != torch.bool:
         raise ValueError(f"expected a binary prediction (see binarise), got {predicted.dtype}")
@@ -186,6 +199,9 @@ def heat_iou(heat: Tensor, truth: Tensor, rule: Rule) -> Tensor:
     """``consensus_iou(binarise(heat, rule, truth), truth)``, several times as fast for `Area` on the CPU.
 
     heat, truth: (..., H, W). Returns float64 (...).
+
+    >>> heat_iou(torch.tensor([[9.0, 7.0], [5.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]]), Area(0.5))
+    tensor(0.3333, dtype=torch.float64)
     """
     if type(rule) is Area and heat.shape == truth.shape and heat.ndim > 1 and _fast(heat) and fast.on_cpu(truth):
         pixels = heat.shape[-2] * heat.shape[-1]
@@ -203,7 +219,12 @@ def _iou(counts: fast.Counts) -> Tensor:
 
 
 def success_rate(iou: Tensor, at: float, *, strict: bool = False) -> float:
-    """Share of `iou` (n,) that is at least `at`, or with `strict` above it; NaN fails. Without any IoU: NaN."""
+    """Share of `iou` (n,) that is at least `at`, or with `strict` above it; NaN fails. Without any IoU: NaN.
+
+    >>> iou = torch.tensor([0.2, 0.5, 0.9, torch.nan])
+    >>> success_rate(iou, 0.5), success_rate(iou, 0.5, strict=True)
+    (0.5, 0.25)
+    """
     return float((iou.double() > at if strict else iou.double() >= at).double().mean())
 
 
@@ -212,6 +233,9 @@ def success_auc(iou: Tensor) -> float:
 
     The levels are floats as published: 0.05 * 6 is a little more than 0.3, so an IoU of exactly 0.3 passes
     ``success_rate(iou, 0.3)`` and fails the seventh node here.
+
+    >>> success_auc(torch.tensor([1.0])), round(success_auc(torch.tensor([0.5, 0.5])), 4)
+    (1.0, 0.525)
     """
     levels = 0.05 * torch.arange(21, dtype=torch.float64)
     reached = (iou.detach().cpu().double().reshape(-1, 1) >= levels).double().mean(0)  # (21,)
@@ -225,6 +249,10 @@ def bound(truth: Tensor, rule: Rule) -> Tensor:
 
     `Area` fixes k; the other rules let the right map predict just the truth: 1. Protocol 2.6 has what this means for
     VGG-SS: AUC 0.4947 under `Area(0.5)`. A map with ties can escape `Area`, see the conventions above.
+
+    >>> truth = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    >>> bound(truth, Area(0.5)), bound(truth, MinMax(0.5))  # two pixels have to be predicted, one is true
+    (tensor(0.5000, dtype=torch.float64), tensor(1., dtype=torch.float64))
     """
     truth = validated_truth(truth, truth.shape)
     total, support = truth.sum((-2, -1), dtype=torch.float64), (truth > 0).count_nonzero((-2, -1))

@@ -39,6 +39,10 @@ def average_precision(heat: Tensor, truth: Tensor) -> Tensor:
     .. math:: \mathrm{AP} = \sum_n (R_n - R_{n-1})\, P_n
 
     heat, truth: (..., H, W). Returns (...): NaN where the truth is empty.
+
+    >>> heat = torch.tensor([[9.0, 8.0], [7.0, 6.0]])
+    >>> average_precision(heat, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))  # (1/1 + 2/4) / 2
+    tensor(0.7500, dtype=torch.float64)
     """
     validated_truth(truth, heat.shape)
     return average_precision_matrix(heat.unsqueeze(-3), truth.unsqueeze(-3))[..., 0, 0]
@@ -49,6 +53,11 @@ def average_precision_matrix(heat: Tensor, truth: Tensor) -> Tensor:
 
     heat: (..., K, H, W). truth: (..., S, H, W). Returns (..., K, S), NaN where the truth is empty. Each map is sorted
     once.
+
+    >>> truth = torch.eye(4).view(4, 2, 2)[:2]  # two sources of a pixel each
+    >>> average_precision_matrix(truth.flip(0), truth)  # swapped; a true pixel that ties with the last: 1/4
+    tensor([[0.2500, 1.0000],
+            [1.0000, 0.2500]], dtype=torch.float64)
     """
     heat = validated(heat)
     _check_pictures(heat, truth)
@@ -87,6 +96,10 @@ def class_aware_ap(heat: Tensor, truth: Tensor) -> Tensor:
     .. math:: \mathrm{CAP} = \frac1S \sum_s \mathrm{AP}(m_{c_s}, y_s)
 
     heat, truth: (..., S, H, W). Returns (...): the mean over sources with a truth, NaN if there is none.
+
+    >>> truth = torch.eye(4).view(4, 2, 2)[:2]
+    >>> class_aware_ap(truth, truth), class_aware_ap(truth.flip(0), truth)
+    (tensor(1., dtype=torch.float64), tensor(0.2500, dtype=torch.float64))
     """
     return average_precision(heat, truth).nanmean(-1)
 
@@ -97,12 +110,20 @@ def permutation_invariant_ap(heat: Tensor, truth: Tensor) -> Tensor:
     .. math:: \mathrm{PIAP} = \max_\pi \frac1S \sum_s \mathrm{AP}(m_{\pi(s)}, y_s)
 
     heat: (B, K, H, W); truth: (B, S, H, W). Returns (B,): the mean over sources with a truth, NaN if there is none.
+
+    >>> truth = torch.eye(4).view(1, 4, 2, 2)[:, :2]
+    >>> permutation_invariant_ap(truth.flip(1), truth)
+    tensor([1.], dtype=torch.float64)
     """
     return assigned_mean(average_precision_matrix(heat, truth))
 
 
 def assigned_mean(scores: Tensor) -> Tensor:
-    """Mean score of each picture's sources under the best assignment: (B, K, S) -> (B,). NaN columns are left out."""
+    """Mean score of each picture's sources under the best assignment: (B, K, S) -> (B,). NaN columns are left out.
+
+    >>> assigned_mean(torch.tensor([[[0.2, 0.9], [0.5, 0.8]]]))  # (0.9 + 0.5) / 2
+    tensor([0.7000])
+    """
     choice = best_assignment(scores)
     chosen = scores.gather(1, choice.clamp(min=0)[:, None])[:, 0]  # (B, S)
     return torch.where((choice < 0) & ~chosen.isnan(), 0, chosen).nanmean(-1)
@@ -113,6 +134,9 @@ def best_assignment(scores: Tensor) -> Tensor:
 
     scores: (B, K, S), NaN counting 0. Returns (B, S) in 0 ... K - 1, each map at most once; -1 where none is left. A
     single map (K = 1) answers for every source.
+
+    >>> best_assignment(torch.tensor([[[0.2, 0.9], [0.5, 0.8]]]))
+    tensor([[1, 0]])
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -133,6 +157,10 @@ def average_precision_as_released_avgn(heat: Tensor, truth: Tensor) -> Tensor:
     ties, blind to the ranking, and never permuted. Not comparable with `average_precision`.
 
     heat, truth: (..., H, W). Returns (...); for an empty truth the predicted share of the picture.
+
+    >>> heat, truth = torch.tensor([[9.0, 8.0], [7.0, 6.0]]), torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    >>> average_precision_as_released_avgn(heat, truth), average_precision(heat, truth)
+    (tensor(0.7500, dtype=torch.float64), tensor(0.5000, dtype=torch.float64))
     """
     heat = validated(heat)
     truth = validated_truth(truth, heat.shape)

@@ -36,12 +36,22 @@ def to_logits(heat: Tensor) -> Tensor:
     """Heat maps (..., H, W) as logits whose sign is the 0.5-of-min-max rule.
 
     Ledger 39: logit of the normalised map, clipped to [1e-4, 1 - 1e-4].
+
+    >>> to_logits(torch.tensor([[0.0, 5.0], [7.5, 10.0]])) > 0
+    tensor([[False, False],
+            [ True,  True]])
     """
     return torch.logit(normalise(heat), eps=1e-4)
 
 
 def mean_iou(logits: Tensor, truth: Tensor) -> float:
-    """Mean of `frame_iou` over all frames; the published mean over batches is the same if batches are equally large."""
+    """Mean of `frame_iou` over all frames; the published mean over batches is the same if batches are equally large.
+
+    >>> logits = torch.tensor([[[2.0, 1.0], [-1.0, -2.0]]]).expand(2, 2, 2)
+    >>> truth = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    >>> round(mean_iou(logits, truth), 4)  # 1 of 2 pixels; 2 of 4 left empty
+    0.5
+    """
     return float(frame_iou(logits, truth).mean())
 
 
@@ -51,6 +61,9 @@ def frame_iou(logits: Tensor, truth: Tensor) -> Tensor:
     .. math:: \frac{\sum P y}{\sum \max(P, y) + 10^{-7}}, \quad P = [\sigma(l) > 0.5]
 
     logits, truth: (N, H, W). Returns float64 (N,); for an empty truth the share of background pixels in P.
+
+    >>> frame_iou(torch.tensor([[[2.0, 1.0], [-1.0, -2.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]))
+    tensor([0.5000], dtype=torch.float64)
     """
     logits, real = _checked(logits, truth)
     predicted = torch.sigmoid(logits) > 0.5
@@ -65,6 +78,10 @@ def f_score(logits: Tensor, truth: Tensor, frames_per_call: int | None = None) -
     logits, truth: (N, H, W).
     frames_per_call: None averages the curves of all frames with a truth and takes one maximum; n does so for n
     consecutive frames at a time and averages the maxima, as the published code does (5 per video and call).
+
+    >>> logits, truth = torch.tensor([[[2.0, 1.0], [-1.0, -2.0]]]), torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
+    >>> round(f_score(logits, truth), 4)  # precision 1/2, recall 1: 1.3 * 0.5 / (0.3 * 0.5 + 1)
+    0.5652
     """
     curves, real = frame_f_curves(logits, truth), (truth > 0).flatten(1).any(1)
     if not len(curves):
@@ -86,6 +103,10 @@ def frame_f_curves(logits: Tensor, truth: Tensor) -> Tensor:
     .. math:: F = \frac{(1 + \beta^2) P R}{\beta^2 P + R}, \quad \beta^2 = 0.3
 
     logits, truth: (N, H, W). Returns float64 (N, 255); 0 where precision and recall are 0, as for an empty truth.
+
+    >>> logits, truth = torch.tensor([[[2.0, 1.0], [-1.0, -2.0]]]), torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
+    >>> frame_f_curves(logits, truth)[0, [0, 127, 254]]  # thresholds 0, 0.5 and 1
+    tensor([0.3023, 0.5652, 0.0000], dtype=torch.float64)
     """
     logits, real = _checked(logits, truth)
     thresholds = torch.linspace(0, 1, THRESHOLDS, device=logits.device)
