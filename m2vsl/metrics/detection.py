@@ -36,9 +36,7 @@ def confidence(heat: Tensor) -> Tensor:
     tensor(0.7500, dtype=torch.float64)
     """
     flat = validated(heat).flatten(-2)
-    if not (pixels := flat.shape[-1]):
-        raise ValueError(f"expected maps of at least one pixel, got {tuple(heat.shape)}")
-    return flat.topk(-(-pixels // 4), sorted=False).values.mean(-1, dtype=torch.float64)
+    return flat.topk(-(-flat.shape[-1] // 4), sorted=False).values.mean(-1, dtype=torch.float64)
 
 
 def detection_ap(iou: Tensor, confidence: Tensor, boxed: Tensor, at: float) -> float:

@@ -21,21 +21,22 @@ from torch import Tensor
 from m2vsl import ops
 
 FLAT = 1e-6  # relative to max(1, |max|), dimensionless
+_WHOLE = (torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64)
 
 
 def validated(heat: Tensor) -> Tensor:
     """`heat` in float32 or float64; ValueError if it is no map or holds values that cannot be ranked.
 
     >>> validated(torch.tensor([[1, 0]]))
-    tensor([[1., 0.]])
+    tensor([[1., 0.]], dtype=torch.float64)
     >>> validated(torch.tensor([[torch.nan, 0.0]]))
     Traceback (most recent call last):
         ...
     ValueError: expected finite heat, got 1 NaN and 0 infinite of 2 values
     """
-    if heat.ndim < 2:
-        raise ValueError(f"expected heat of shape (..., H, W), got {tuple(heat.shape)}")
-    heat = heat if heat.dtype in (torch.float32, torch.float64) else heat.float()
+    _expect_map("heat", heat)
+    if heat.dtype not in (torch.float32, torch.float64):
+        heat = heat.double() if heat.dtype in _WHOLE else heat.float()  # float32 would make large whole numbers tie
     if heat.numel() and not all(bool(end.isfinite()) for end in heat.aminmax()):  # a NaN is both ends
         nan, infinite = int(heat.isnan().sum()), int(heat.isinf().sum())
         raise ValueError(f"expected finite heat, got {nan} NaN and {infinite} infinite of {heat.numel()} values")
@@ -48,14 +49,24 @@ def validated_truth(truth: Tensor, shape: torch.Size) -> Tensor:
     >>> validated_truth(torch.tensor([[True, False]]), torch.Size([1, 2]))
     tensor([[1., 0.]])
     """
+    _expect_map("truth", truth)
     if truth.shape != shape:
         raise ValueError(f"expected truth of the heat's shape {tuple(shape)}, got {tuple(truth.shape)}")
-    truth = truth if truth.is_floating_point() else truth.float()
+    truth = truth.detach()
+    truth = truth if truth.dtype in (torch.float32, torch.float64) else truth.float()
     if truth.numel():
         low, high = (float(value) for value in truth.aminmax())
         if not (low >= 0 and high <= 1):
             raise ValueError(f"expected truth in [0, 1], got [{low:g}, {high:g}]")
     return truth
+
+
+def _expect_map(what: str, given: Tensor) -> None:
+    if not isinstance(given, Tensor):
+        raise TypeError(f"expected {what} as a tensor (..., H, W), got {type(given).__name__}")
+    if given.ndim < 2 or not min(given.shape[-2:]) or given.is_complex():
+        got = f"{tuple(given.shape)} of {given.dtype}"
+        raise ValueError(f"expected {what} of shape (..., H, W), real, with at least one pixel, got {got}")
 
 
 def is_constant(heat: Tensor) -> Tensor:
@@ -98,4 +109,7 @@ def normalise(heat: Tensor) -> Tensor:
     >>> normalise(torch.tensor([[5.0, 5.0]]))
     tensor([[5., 5.]])
     """
-    return ops.min_max(settled(validated(heat)))
+    heat = settled(validated(heat))
+    if heat.numel() and bool((heat.amax() - heat.amin()).isinf()):  # a range that the type cannot hold
+        heat = heat / 2
+    return ops.min_max(heat)

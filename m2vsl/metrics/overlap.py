@@ -71,6 +71,10 @@ class OfMax:
 
     share: float  # in [0, 1)
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise ValueError(f"expected a share of the maximum in [0, 1), got {self.share}")
+
 
 @dataclass(frozen=True)
 class MinMax:
@@ -78,12 +82,20 @@ class MinMax:
 
     level: float = 0.5  # in [0, 1]
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.level <= 1:
+            raise ValueError(f"expected a level of the range in [0, 1], got {self.level}")
+
 
 @dataclass(frozen=True)
 class Absolute:
     """Heat of at least `threshold` as it is: the only rule that can say that nothing sounds."""
 
     threshold: float  # in the method's own unit
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.threshold):
+            raise ValueError(f"expected a finite threshold, got {self.threshold}")
 
 
 @dataclass(frozen=True)
@@ -225,6 +237,8 @@ def success_rate(iou: Tensor, at: float, *, strict: bool = False) -> float:
     >>> success_rate(iou, 0.5), success_rate(iou, 0.5, strict=True)
     (0.5, 0.25)
     """
+    if math.isnan(at):
+        raise ValueError("expected a level of IoU, got NaN")
     return float((iou.double() > at if strict else iou.double() >= at).double().mean())
 
 

@@ -115,6 +115,8 @@ def permutation_invariant_ap(heat: Tensor, truth: Tensor) -> Tensor:
     >>> permutation_invariant_ap(truth.flip(1), truth)
     tensor([1.], dtype=torch.float64)
     """
+    if heat.ndim != 4 or not heat.shape[1]:
+        raise ValueError(f"expected heat of shape (B, K, H, W) with at least one map, got {tuple(heat.shape)}")
     return assigned_mean(average_precision_matrix(heat, truth))
 
 

@@ -83,6 +83,8 @@ def f_score(logits: Tensor, truth: Tensor, frames_per_call: int | None = None) -
     >>> round(f_score(logits, truth), 4)  # precision 1/2, recall 1: 1.3 * 0.5 / (0.3 * 0.5 + 1)
     0.5652
     """
+    if frames_per_call is not None and frames_per_call < 1:
+        raise ValueError(f"expected calls of at least one frame, got {frames_per_call}")
     curves, real = frame_f_curves(logits, truth), (truth > 0).flatten(1).any(1)
     if not len(curves):
         return float("nan")

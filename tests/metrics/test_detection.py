@@ -125,5 +125,5 @@ def test_what_cannot_be_ranked_is_refused_by_name() -> None:
             call(two[:0], two[:0], boxed[:0])
     with pytest.raises(ValueError, match="expected finite heat, got 1 NaN"):
         confidence(torch.tensor([[math.nan, 1.0]]))
-    with pytest.raises(ValueError, match="expected maps of at least one pixel"):
+    with pytest.raises(ValueError, match="with at least one pixel, got"):
         confidence(torch.zeros(2, 0, 3))

@@ -61,7 +61,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(st.lists(floats, min_size=2, max_size=20), st.sampled_from([np.float32, np.float64]))
 def test_integers_are_in_the_order_of_their_floats(drawn: list[float], kind: type) -> None:
-    values = np.array([*drawn, 0.0, -0.0, np.finfo(kind).tiny, -np.finfo(kind).max, np.inf, -np.inf], kind)
+    values: np.ndarray = np.array([*drawn, 0.0, -0.0, np.finfo(kind).tiny, -np.finfo(kind).max, np.inf, -np.inf], kind)
     order = fast.as_integers(values)
     assert (np.sort(values) == values[order.argsort()]).all()
     back = fast.as_floats(order)

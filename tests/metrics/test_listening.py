@@ -140,7 +140,7 @@ def test_what_is_no_pair_of_maps_is_refused() -> None:
     for measure in (remaining, quieter):
         with pytest.raises(ValueError, match=r"got shapes \(2, 4, 4\) and \(4, 4\)"):
             measure(own, own[0])
-        with pytest.raises(ValueError, match=r"got shapes \(2, 0, 4\) and \(2, 0, 4\)"):
+        with pytest.raises(ValueError, match=r"with at least one pixel, got \(2, 0, 4\)"):
             measure(own[:, :0], own[:, :0])
         for odd in (math.nan, math.inf):
             with pytest.raises(ValueError, match="expected finite heat"):
