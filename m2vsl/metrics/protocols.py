@@ -100,7 +100,7 @@ class Protocol:
         return overlap.success_rate(iou, at, strict=self.strict)
 
     def _overlap(self, heat: Tensor, truth: Tensor) -> Tensor:
-        return overlap.consensus_iou(overlap.binarise(heat, self.rule, truth), truth)
+        return overlap.heat_iou(heat, truth, self.rule)
 
 
 RULES: dict[str, Rule] = {"area50": Area(0.5), "minmax05": MinMax(0.5), "matched": Matched()}

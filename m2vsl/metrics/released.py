@@ -60,8 +60,7 @@ def permutation_invariant_ap_as_released_noprior(heat: Tensor, used: Tensor, tru
 def _of_binary(predicted: Tensor, truth: Tensor) -> Tensor:
     """Average precision where the score of a pixel is 0 or 1."""
     real = truth > 0
-    shared = (predicted & real).sum((-2, -1)).double()
-    support, kept = real.sum((-2, -1)).double(), predicted.sum((-2, -1)).double()
+    shared, support, kept = (pixels.count_nonzero((-2, -1)).double() for pixels in (predicted & real, real, predicted))
     recall, area = shared / support, support / (real.shape[-2] * real.shape[-1])
     precision = torch.where(kept > 0, shared / kept, 0)
     return recall * precision + (1 - recall) * area
