@@ -38,9 +38,12 @@ def score_maps(options: argparse.Namespace) -> None:
     from m2vsl.data.heatmaps import Heatmaps
     from m2vsl.metrics.calls import Segmentation
     from m2vsl.metrics.protocols import HEADLINE, named
-    from m2vsl.report import outside
+    from m2vsl.report import outside, scores
 
-    truths = _truths(options.truth)
+    if options.name and (Path(options.name).name != options.name or options.name.startswith(".")):
+        raise UsageError(f"expected --name to be a plain name, got {options.name!r}")
+    truths, out = _truths(options.truth), Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
     try:
         segmentation = Segmentation(reads=options.values) if {"all", "avsbench"} & set(options.protocol) else None
         chosen = named(*[name for name in options.protocol if name != "avsbench"] or [HEADLINE.name])
@@ -57,20 +60,24 @@ def score_maps(options: argparse.Namespace) -> None:
     if others:
         runs = [scoring.with_others(runs[0], Heatmaps(Path(options.maps[0])), others)]
     rivals = [scoring.score_maps(Heatmaps(Path(place)), truths, chosen, **how) for place in options.against]
-    limits = None if options.no_bounds else outside.bounds(truths, runs[0].coverage.found)
-    ceiling = None if options.no_bounds else outside.ceilings(truths, runs[0])
-    print(outside.shown(runs, limits, rivals, ceiling))
-    for seed, one in enumerate(runs):
-        print(f"record: {outside.save(one, Path(options.out), seed=seed)}")
+    limits = None if options.no_bounds else scores.bounds(truths, runs[0].coverage.found)
+    ceiling = None if options.no_bounds else scores.ceilings(truths, runs[0])
+    outside.check(runs, rivals)
+    ahead = scores.leads(runs, rivals) if rivals else {}
+    print(outside.shown(runs, limits, rivals, ceiling, ahead))
+    saved = [scores.save(one, out, seed=seed) for some in (runs, rivals) for seed, one in enumerate(some)]
+    if ahead:
+        scores.save_leads(saved[0], ahead)
+    print("".join(f"\nrecord: {path}" for path in saved))
 
 
 def bounds(options: argparse.Namespace) -> None:
     """``bounds``: what constants reach and ceilings allow on a list of truths."""
-    from m2vsl.report import outside
+    from m2vsl.report import scores
 
     truths = _truths(options.truth)
     print("\n".join([f"{truths.kind}: {len(truths.ids)} of {truths.full} clips", *map(str, truths.problems), ""]))
-    print(outside.bounds(truths))
+    print(scores.bounds(truths))
 
 
 def _truths(given: Sequence[str]) -> Truths:

@@ -74,8 +74,10 @@ heat maps of any program:
 
 MAPS: a folder of <clip>.npy, .npz or .png (one map, or several along the first axis), or
 <clip>/<class>.npy; or one .npz with these names as keys. Any size; larger is hotter. presence.csv
-(id,class,presence) beside class maps says which are heard. --roles sources: map s is of source s of
-the list; turns: map s is what was found when source s alone sounded.
+(id,class,presence) beside class maps says which are heard. Classes as in the lists (elk_bugling).
+--roles auto: class maps answer for their class, nameless ones for the source they fit best, by the
+truth; sources: map s is of source s of the list; turns: map s is what was found when source s alone
+sounded. A map whose range is below a millionth of 1 counts as constant: save scores, not a softmax.
 --protocol: all, or avsbench, ezvsl, lvs, slavc, avgn, tvsl, noprior, dsol, framewise, sourcewise,
 or the full name of one.
 """

@@ -1,35 +1,39 @@
 """Heat maps that any other program saved, scored under every protocol in one pass.
 
-Maps come from `m2vsl.data.heatmaps`, truths from `m2vsl.data.truths`; the maths is that of `m2vsl.evaluate`, so a
-stranger's maps and those of this book are measured by the same lines.
+Maps come from `m2vsl.data.heatmaps`, truths from `m2vsl.data.truths`, and `m2vsl.data.clips` says which map answers for
+which source; the maths is that of `m2vsl.evaluate`, so a stranger's maps and those of this book are measured by the
+same lines.
 
 Conventions
 -----------
-- ``roles`` says what several maps of a clip are. "auto": maps named by classes answer for these classes, maps without
-  names for whichever source they fit best. "sources": map s is of source s, in the order of the list. "turns": map s is
-  what was found when source s alone sounded; the clip is scored once per source, the others silent (see ``swapped/`` in
-  `m2vsl.metrics.tally`) and the turns of a picture together (``interaction/``).
-- Named maps with presence.csv have a predicted choice; without it they have the oracle's alone.
 - A clip without maps or with maps that cannot be used is an error, unless ``allow_missing``: then it is counted, and
   the result is of a *subset*. Maps of clips that are not asked for are listed and not scored. Nothing is ever dropped
   without its name.
-- Counted, and scored as the metrics say: ``constant`` maps, and ``saturated`` ones, of which so many cells tie
-  that "the 50 % rule" keeps 1 % more than a half: they escape it (protocol 2.6).
+- Counted, named, and scored as the metrics say: ``constant`` maps, whose range is below a millionth of 1 or of their
+  largest value, and ``saturated`` ones, of which so many cells tie that "the 50 % rule" keeps 1 % more than a half:
+  they escape it (protocol 2.6). Counted: maps of another shape than the picture (stretched, as the boxes are), and maps
+  nowhere below 0 (an absolute threshold of 0 keeps all of them). ``best_of_several``: clips whose nameless maps were
+  matched to the sources by the truth.
+- Sources of one class in a picture are one (ledger 52), under published protocols too, whose code keeps them apart.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import fsum
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from m2vsl import records
+from m2vsl.data.clips import Clip, Roles, alike, clips
 from m2vsl.data.heatmaps import ClipMaps, Coverage, Heatmaps, coverage
 from m2vsl.data.layout import DataError, Problem
 from m2vsl.data.truths import Truths
@@ -43,7 +47,7 @@ from m2vsl.metrics.tally import Summary, Tally
 from m2vsl.records import Record
 from m2vsl.types import Maps, Truth
 
-Roles = Literal["auto", "sources", "turns"]
+COUNTED = ("constant", "saturated", "other_shape", "never_below_0", "best_of_several")
 BATCH = 32  # clips scored together, where their maps are alike
 ADVICE = "--allow-missing scores the others and marks the result as that of a subset"
 
@@ -57,15 +61,17 @@ class Scored:
     summary: Summary
     coverage: Coverage
     full: int  # clips of the whole published list
-    counts: Mapping[
-        str, int
-    ]  # clips scored, missing, extra, unusable; maps constant, saturated; what is odd of the truths
-    problems: tuple[Problem, ...]  # maps that cannot be used, and rows and files of the truths
+    counts: Mapping[str, int]  # see the conventions; under "list/" what is odd in the whole list of truths
+    named: Mapping[str, tuple[str, ...]]  # the clips behind a count: constant, saturated
+    problems: tuple[Problem, ...]  # maps that cannot be used
+    doubts: tuple[Problem, ...]  # rows and files of the truths that are not used, lists that are cut short
     maps: str  # hash of the files
+    truths: str  # hash of the truths that were scored, in order
     roles: Roles
     protocols: tuple[Protocol, ...]
     segmentation: Segmentation | None
     class_names: tuple[str, ...]
+    others: Mapping[str, str] = field(default_factory=dict)  # hashes of maps under other sounds
 
     @property
     def subset(self) -> str:
@@ -74,21 +80,45 @@ class Scored:
         return f"subset ({scored} of {self.full})" if scored < self.full else ""
 
 
-@dataclass(frozen=True)
-class _Clip:
-    """One picture to score."""
+class _Reader:
+    """Reads the clips of a list one after the other, and keeps book."""
 
-    key: str
-    heat: Tensor  # (M, h, w)
-    classes: tuple[int, ...]  # (M,) the class of each map, -1 = no name
-    presence: tuple[float, ...] | None
-    truth: Truth
-    labels: tuple[int, ...]  # (S,) what the rows say of each source
+    def __init__(self, maps: Heatmaps, truths: Truths, roles: Roles, segmentation: Segmentation | None) -> None:
+        self.maps, self.truths, self.roles, self.segmentation = maps, truths, roles, segmentation
+        self.unusable: list[Problem] = []
+        self.lost: set[str] = set()
+        self.counts = Counter({name: 0 for name in COUNTED})
+        self.named: dict[str, list[str]] = {"constant": [], "saturated": []}
+        self.digest = hashlib.sha256()
 
-    @property
-    def kin(self) -> tuple[object, ...]:
-        """What clips of a batch have in common."""
-        return self.heat.shape, self.heat.dtype, self.classes, self.presence is None, self.truth.mask.shape
+    def clips(self, ids: Iterable[str]) -> Iterator[Clip]:
+        """What the maps of every clip make; those that cannot be used become `unusable`."""
+        for id in ids:
+            truth = self.truths.read(id)
+            try:
+                given = self.maps.read(id)
+                made = clips(id, given, truth, self.truths.class_names, self.roles, self.maps.heard)
+                if self.segmentation is not None:
+                    self.segmentation.logits(given.heat)  # probabilities have to be some
+            except ValueError as error:
+                self.unusable.append(_problem(self.maps.path, id, error))
+                self.lost.add(id)
+                continue
+            self._count(id, given, truth)
+            yield from made
+
+    def _count(self, id: str, given: ClipMaps, truth: Truth) -> None:
+        heat = given.heat
+        self.digest.update(id.encode() + np.packbits(truth.mask.numpy() > 0).tobytes())
+        constant = is_constant(heat)
+        found = {"constant": int(constant.sum()), "saturated": int((_ties(heat) > 0.01)[~constant].sum())}
+        for name, count in found.items():
+            self.named[name] += [id] * (count > 0)
+        height, width = truth.mask.shape[-2:]
+        found["other_shape"] = len(heat) * (heat.shape[-1] * height != heat.shape[-2] * width)
+        found["never_below_0"] = int((heat.flatten(1).amin(1) >= 0).sum())
+        found["best_of_several"] = int(self.roles == "auto" and len(heat) > 1 and not given.names)
+        self.counts.update(found)
 
 
 def score_maps(
@@ -109,32 +139,55 @@ def score_maps(
     odd = [problem for problem in maps.problems if problem.kind in ("id", "index")]
     if odd and not allow_missing:
         raise DataError(maps.path, odd, ADVICE)
+    if not cover.found:
+        wrong = f"expected maps of some of the {len(truths.ids)} clips of the list, such as {truths.ids[0]}, got none"
+        there = f"; there are {', '.join(maps.ids[:3])}" if maps.ids else ""
+        raise DataError(maps.path, [*maps.problems, Problem(maps.path, "maps", wrong + there)], " ")
     if cover.missing and not allow_missing:
         missing = [Problem(maps.path / id, "maps", "expected maps of this clip, got none") for id in cover.missing]
         raise DataError(maps.path, [*maps.problems, *missing], ADVICE)
-    tally, unusable = Tally(protocols, segmentation), list[Problem]()
-    seen = {"constant": 0, "saturated": 0}
-    for batch in _alike(_clips(maps, truths, cover.found, roles, unusable, seen)):
+    tally, reader = Tally(protocols, segmentation), _Reader(maps, truths, roles, segmentation)
+    for batch in alike(reader.clips(cover.found), BATCH):
         _add(tally, batch)
-    if unusable and (not allow_missing or not tally.pictures):
-        raise DataError(maps.path, [*maps.problems, *unusable], ADVICE)
-    if not tally.pictures:
-        raise DataError(maps.path, [*maps.problems, Problem(maps.path, "maps", _NONE.format(len(truths.ids)))], " ")
-    bad = {problem.path.name for problem in unusable}
-    cover = replace(cover, found=tuple(id for id in cover.found if id not in bad))
-    counts = {"clips": len(cover.found), "missing": len(cover.missing), "extra": len(cover.extra)}
-    counts |= {"unusable": len(unusable), **seen, **{f"truths/{k}": v for k, v in truths.counts.items()}}
+    if reader.unusable and (not allow_missing or not tally.pictures):
+        raise DataError(maps.path, [*maps.problems, *reader.unusable], " " if allow_missing else ADVICE)
+    cover = replace(cover, found=tuple(id for id in cover.found if id not in reader.lost))
     summary = tally.summary()
     if roles == "turns":
         summary = replace(summary, scalars={**summary.scalars, **interaction(summary.sources, protocols)})
     return Scored(
-        name or maps.path.stem, truths.kind, summary, cover, truths.full, counts,
-        (*maps.problems, *unusable, *truths.problems), maps.digest(), roles, tuple(protocols), segmentation,
-        truths.class_names,
-    )  # fmt: skip
+        name=name or maps.path.stem,
+        kind=truths.kind,
+        summary=summary,
+        coverage=cover,
+        full=truths.full,
+        counts=_counts(cover, reader, summary, truths),
+        named={kind: tuple(ids) for kind, ids in reader.named.items()},
+        problems=(*maps.problems, *reader.unusable),
+        doubts=truths.problems,
+        maps=maps.digest(),
+        truths=reader.digest.hexdigest()[:12],
+        roles=roles,
+        protocols=tuple(protocols),
+        segmentation=segmentation,
+        class_names=truths.class_names,
+    )
 
 
-_NONE = "expected maps of some of the {} clips of the list, got none"
+def _counts(cover: Coverage, reader: _Reader, summary: Summary, truths: Truths) -> dict[str, int]:
+    """What the tables count, of clips, maps, truths scored, and of the whole list."""
+    of_clips = {"clips": len(cover.found), "missing": len(cover.missing), "extra": len(cover.extra)}
+    of_maps = {"unusable": len(reader.unusable), **reader.counts}
+    of_truths = {"sources": summary.counts["sources"], "empty_truths": summary.counts["empty_truths"]}
+    return of_clips | of_maps | of_truths | {f"list/{name}": count for name, count in truths.counts.items()}
+
+
+def _problem(root: Path, id: str, error: ValueError) -> Problem:
+    """What is wrong with the maps of a clip, by the file that the error names, else by the clip."""
+    where, colon, what = str(error).partition(": ")
+    if colon and Path(where).is_relative_to(root):
+        return Problem(Path(where), "maps", what)
+    return Problem(root / id, "maps", str(error))
 
 
 def with_others(scored: Scored, maps: Heatmaps, others: Mapping[str, Heatmaps]) -> Scored:
@@ -153,7 +206,7 @@ def with_others(scored: Scored, maps: Heatmaps, others: Mapping[str, Heatmaps]) 
                     had, got = ((tuple(one.heat.shape), one.names) for one in (own, other))
                     raise ValueError(f"expected maps as under the clip's own sound, {had}, got {got}")
             except ValueError as error:
-                wrong.append(Problem(under.path / id, "maps", str(error)))
+                wrong.append(_problem(under.path, id, error))
                 continue
             rows["remaining"] += listening.remaining(own.heat, other.heat).tolist()
             rows["quieter"] += listening.quieter(own.heat, other.heat).tolist()
@@ -163,24 +216,8 @@ def with_others(scored: Scored, maps: Heatmaps, others: Mapping[str, Heatmaps]) 
             raise DataError(under.path, wrong, " ")
         scalars |= {f"{name}/{score}": fsum(rows[score]) / len(rows[score]) for score in ("remaining", "quieter")}
         scalars[f"{name}/separability"] = listening.separability(rows["own"], rows["other"])
-    return replace(scored, summary=replace(scored.summary, scalars=scalars))
-
-
-def _clips(
-    maps: Heatmaps, truths: Truths, ids: Iterable[str], roles: Roles, unusable: list[Problem], seen: dict[str, int]
-) -> Iterator[_Clip]:
-    for id in ids:
-        truth = truths.read(id)
-        try:
-            given = maps.read(id)
-            made = list(_roles(id, given, truth, truths.class_names, roles))
-        except ValueError as error:
-            unusable.append(Problem(maps.path / id, "maps", str(error).removeprefix(f"{maps.path / id}: ")))
-            continue
-        constant = is_constant(given.heat)
-        seen["constant"] += int(constant.sum())
-        seen["saturated"] += int((_ties(given.heat) > 0.01)[~constant].sum())
-        yield from made
+    hashes = {name: under.digest() for name, under in others.items()}
+    return replace(scored, summary=replace(scored.summary, scalars=scalars), others=hashes)
 
 
 def _ties(heat: Tensor) -> Tensor:
@@ -191,64 +228,7 @@ def _ties(heat: Tensor) -> Tensor:
     return (kept - (cells - cells // 2)) / cells
 
 
-def _roles(id: str, given: ClipMaps, truth: Truth, names: Sequence[str], roles: Roles) -> Iterator[_Clip]:
-    """The pictures that a clip makes; ValueError if its maps are not what their role asks for."""
-    height, width = truth.mask.shape[-2:]
-    if width != height and given.heat.shape[-1] * height != given.heat.shape[-2] * width:
-        shape = tuple(given.heat.shape)
-        raise ValueError(f"expected maps of the whole canvas, {width // height} wide to 1 high, got {shape}")
-    labels = tuple(truth.classes.tolist())
-    if roles != "auto":
-        if len(given.heat) != len(labels):
-            raise ValueError(f"expected a map for each of {len(labels)} sources, got {len(given.heat)}")
-        for turn in [None] if roles == "sources" else range(len(labels)):
-            yield _slots(id if turn is None else f"{id}/{turn}", given.heat, truth, labels, turn)
-    elif not given.names:
-        yield _Clip(id, given.heat, (-1,) * len(given.heat), None, truth, labels)
-    else:
-        known = [_class(name, names) for name in given.names]
-        if lost := [names[label] for label in labels if label not in known]:
-            raise ValueError(f"expected a map for every class that sounds, got none for {', '.join(lost)}")
-        if given.presence is None:
-            heat = given.heat[[known.index(label) for label in labels]]
-            yield _slots(id, heat, truth, labels, None)
-        else:
-            yield _Clip(id, given.heat, tuple(known), given.presence, truth, labels)
-
-
-def _class(name: str, names: Sequence[str]) -> int:
-    if name not in names:
-        raise ValueError(f"expected maps named by classes of the truths, got {name!r}")
-    return names.index(name)
-
-
-def _slots(key: str, heat: Tensor, truth: Truth, labels: tuple[int, ...], turn: int | None) -> _Clip:
-    """A clip whose map s is of source s: places stand for classes, so that clips of other classes can share a batch.
-
-    Sources of one class share the first one's place. turn: the source that sounds alone.
-    """
-    slots = [labels.index(label) if label >= 0 else s for s, label in enumerate(labels)]
-    present = truth.present if turn is None else torch.arange(len(labels)) == turn
-    if turn is not None:  # merging would make a silent source of one class sound
-        slots = list(range(len(labels)))
-        heat = heat[turn].expand(len(labels), *heat.shape[1:])
-    classes = tuple(range(len(labels)))
-    return _Clip(key, heat, classes, None, Truth(truth.mask, torch.tensor(slots), present), labels)
-
-
-def _alike(clips: Iterator[_Clip]) -> Iterator[list[_Clip]]:
-    """Clips in their order, as many together as are alike, `BATCH` at most."""
-    batch: list[_Clip] = []
-    for clip in clips:
-        if batch and (clip.kin != batch[0].kin or len(batch) == BATCH):
-            yield batch
-            batch = []
-        batch.append(clip)
-    if batch:
-        yield batch
-
-
-def _add(tally: Tally, batch: Sequence[_Clip]) -> None:
+def _add(tally: Tally, batch: Sequence[Clip]) -> None:
     presence = None
     if batch[0].presence is not None:
         presence = torch.tensor([clip.presence for clip in batch])
@@ -264,8 +244,12 @@ def _add(tally: Tally, batch: Sequence[_Clip]) -> None:
 
 def record_of(scored: Scored, *, seed: int = 0) -> Record:
     """The record of what was scored: scores, counts, protocols with their hashes, hash of the ids and of the maps."""
-    what: dict[str, Any] = {"maps": scored.maps, "truths": scored.kind, "roles": scored.roles, "subset": scored.subset}
-    what |= {"counts": dict(scored.counts), "missing": list(scored.coverage.missing)}
+    protocols = described(scored.protocols, scored.segmentation)
+    what: dict[str, Any] = {"maps": scored.maps, "truths": [scored.kind, scored.truths], "roles": scored.roles}
+    what |= {"protocols": {name: fields["digest"] for name, fields in protocols.items()}, "others": scored.others}
+    what |= {"subset": scored.subset, "counts": scored.counts, **scored.named}
+    what |= {"missing": scored.coverage.missing, "extra": scored.coverage.extra}
+    what |= {"problems": [str(problem) for problem in (*scored.problems, *scored.doubts)]}
     return Record(
         method=scored.name,
         dataset=scored.kind,
@@ -274,7 +258,7 @@ def record_of(scored: Scored, *, seed: int = 0) -> Record:
         seed=seed,
         experiment=what,
         metrics=scored.summary.scalars,
-        protocols=described(scored.protocols, scored.segmentation),
+        protocols=protocols,
         n=scored.counts["clips"],
         ids=scored.coverage.hash,
         **records.provenance(),

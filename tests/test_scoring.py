@@ -16,7 +16,7 @@ from m2vsl.data.heatmaps import Heatmaps
 from m2vsl.data.layout import DataError
 from m2vsl.data.truths import Truths, open_truths
 from m2vsl.evaluate import score
-from m2vsl.metrics.calls import AVSBENCH
+from m2vsl.metrics.calls import AVSBENCH, Segmentation
 from m2vsl.metrics.protocols import EVERY, HEADLINE, PROTOCOLS, named
 from m2vsl.metrics.tally import column
 from m2vsl.scoring import Scored, record_of, score_maps, with_others
@@ -106,7 +106,9 @@ def test_what_is_odd_is_counted(solos: Truths, saved: Callable[..., Heatmaps]) -
     assert found.counts["constant"] == found.counts["saturated"] == 1
     assert (found.counts["clips"], found.counts["missing"], found.counts["extra"]) == (6, 0, 1)
     assert found.coverage.extra == ("somebody_else",)
-    assert found.counts["truths/corrupt_boxes"] == found.counts["truths/empty_truths"] == 1
+    assert found.named == {"constant": (clip(0),), "saturated": (clip(1),)}
+    assert record_of(found).experiment["extra"] == ("somebody_else",)
+    assert found.counts["list/corrupt_boxes"] == found.counts["empty_truths"] == 1
     assert found.summary.counts["empty_truths"] == 1 and found.summary.sources[5][NAME] == 0
     assert found.subset == "subset (6 of 5158)", "the list is not the published one"
 
@@ -142,11 +144,12 @@ def test_maps_that_cannot_be_used(
         score_maps(maps, solos, [HEADLINE])
     found = score_maps(maps, solos, [HEADLINE], allow_missing=True)
     assert found.counts["unusable"] == 1 and found.counts["clips"] == 5 and found.subset
-    assert clip(3) not in found.coverage.found and any(p.path.name == clip(3) for p in found.problems)
+    assert clip(3) not in found.coverage.found and any(p.path.stem == clip(3) for p in found.problems)
 
 
 def test_no_map_at_all_is_an_error_even_if_some_may_miss(solos: Truths, saved: Callable[..., Heatmaps]) -> None:
-    with pytest.raises(DataError, match="expected maps of some of the 6 clips of the list, got none"):
+    told = r"expected maps of some of the 6 clips of the list, such as clip-_00000_000000, got none; there are other"
+    with pytest.raises(DataError, match=told):
         score_maps(saved({"other": noise(7, 7)}), solos, [HEADLINE], allow_missing=True)
 
 
@@ -210,6 +213,59 @@ def test_maps_of_classes_that_nobody_knows_or_that_lack_one(duets: Truths, saved
     maps = {f"{id}/{words(duets, id)[0]}": noise(7, 14) for id in duets.ids}
     with pytest.raises(DataError, match="expected a map for every class that sounds, got none for dog_barking"):
         score_maps(saved(maps, "lacking"), duets, [HEADLINE])
+
+
+def test_roles_go_by_the_names_of_maps(duets: Truths, saved: Callable[..., Heatmaps]) -> None:
+    maps = {f"{id}/{name}": fitting(duets, id, s) for id in duets.ids[:5] for s, name in enumerate(words(duets, id))}
+    given, matched = saved(maps), named("framewise-matched-oracle")
+    found = [score_maps(given, duets, matched, roles=role, allow_missing=True) for role in ("auto", "sources", "turns")]
+    assert min(one.summary.scalars["framewise-matched-oracle/iou"] for one in found) > 0.9
+
+
+def test_classes_may_be_in_words(solos: Truths, saved: Callable[..., Heatmaps]) -> None:
+    maps = {f"{clip(i)}/{CLASSES[i % 3]}": noise(7, 7, seed=i) for i in range(6)}
+    assert score_maps(saved(maps), solos, [HEADLINE]).counts["clips"] == 6
+
+
+def test_presence_of_some_clips_asks_for_that_of_all(duets: Truths, saved: Callable[..., Heatmaps]) -> None:
+    maps = {f"{id}/{name}": noise(7, 14) for id in duets.ids for name in duets.class_names}
+    presence = [f"{id},{name},0.5" for id in duets.ids[:2] for name in duets.class_names]
+    given = saved(maps, presence=presence)
+    with pytest.raises(DataError, match=rf"4 problem(.|\n)*{clip(2)}: expected the presence of its classes"):
+        score_maps(given, duets, [HEADLINE])
+    assert score_maps(given, duets, [HEADLINE], allow_missing=True).counts["clips"] == 2
+
+
+def test_what_cannot_be_read_is_the_fault_of_its_clip(solos: Truths, saved: Callable[..., Heatmaps]) -> None:
+    maps = single_maps(solos)
+    maps[clip(1)] = noise(7, 7).astype(np.float64) * 1e300
+    maps[clip(2)] = noise(7, 7) - 2
+    given, asked = saved(maps), Segmentation(reads="probabilities")
+    with pytest.raises(DataError, match=rf"{clip(1)}: expected heat within 1e\+37(.|\n)*{clip(2)}: .*probabilities in"):
+        score_maps(given, solos, [HEADLINE], asked)
+    assert score_maps(given, solos, [HEADLINE], asked, allow_missing=True).counts["unusable"] == 2
+
+
+def test_several_nameless_maps_are_the_best_of_them_and_told(solos: Truths, saved: Callable[..., Heatmaps]) -> None:
+    maps = {id: noise(3, 7, 7, seed=i) for i, id in enumerate(solos.ids)}
+    assert score_maps(saved(maps), solos, [HEADLINE]).counts["best_of_several"] == 6
+    wide = {id: noise(4, 9, seed=i) - 1 for i, id in enumerate(solos.ids)}
+    counts = score_maps(saved(wide, "wide"), solos, [HEADLINE]).counts
+    assert (counts["best_of_several"], counts["other_shape"], counts["never_below_0"]) == (0, 6, 0)
+
+
+def test_other_truths_other_maps_or_other_reading_make_another_record(
+    vggss: Path, solos: Truths, saved: Callable[..., Heatmaps]
+) -> None:
+    given = saved(single_maps(solos))
+    hashes = [record_of(score_maps(given, solos, [HEADLINE], reads)).hash for reads in (None, AVSBENCH)]
+    hashes.append(record_of(score_maps(given, solos, named("ezvsl"))).hash)
+    scored = score_maps(given, solos, [HEADLINE])
+    hashes.append(record_of(with_others(scored, given, {"silence": given})).hash)
+    text = (vggss / "vggss.json").read_text()
+    (vggss / "vggss.json").write_text(text.replace("0.5", "0.6"))
+    hashes.append(record_of(score_maps(given, open_truths("vggss", vggss), [HEADLINE])).hash)
+    assert len(set(hashes)) == 5 and record_of(scored).hash == hashes[0]
 
 
 def test_a_number_of_maps_that_is_not_that_of_the_sources(duets: Truths, saved: Callable[..., Heatmaps]) -> None:

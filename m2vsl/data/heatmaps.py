@@ -87,6 +87,7 @@ class Heatmaps:
 
     path: laid out as the module says. ids: sorted, unique. problems: what is not used and why. An id by more than one
     file is among them, and none of these files is used; a clip with a wrong row in presence.csv has no presence.
+    heard: some clip says which of its classes sound.
     FileNotFoundError without `path`; ValueError if it is neither a folder nor a readable ``.npz``.
     """
 
@@ -113,6 +114,7 @@ class Heatmaps:
             self._presence = _read_presence(self._table, {k: v[0] for k, v in self._names.items()}, problems)
         self.ids = tuple(sorted(self._places))
         self.problems = tuple(problems)
+        self.heard = bool(self._presence)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_zip": None}

@@ -104,6 +104,10 @@ def open_truths(kind: str, root: Path) -> Truths:
     if not root.exists():
         raise FileNotFoundError(f"truths of {kind} not found: {root}")
     truths = _OPEN[kind](root)
+    if truths.ids and truths.counts.get("empty_truths", 0) == sum(map(len, truths.labels)):
+        raise ValueError(
+            f"{root}: expected truths of {kind}, got nothing but empty ones; are boxes fractions of a frame?"
+        )
     if not truths.ids:
         shown = "".join(f"\n  {problem}" for problem in truths.problems[:20])
         raise ValueError(f"{root}: expected truths of {kind}, got none that can be used{shown}")

@@ -12,6 +12,8 @@ Conventions
   has several. Each is what its code does to a map and its truth when called as its authors say; what follows from a
   defect of the released code alone is called ``..._as_released_...`` and is never a default. AVSBench's two numbers are
   no IoU with a threshold of its own and are in `m2vsl.metrics.segmentation`.
+- Sources of one class in a picture are one under all of them (ledger 52), also where the published code keeps the 22
+  such pairs of VGGSound-Duet apart; who wants that gives the sources different classes.
 - `iou` gives an undefined IoU (empty prediction, empty truth) the value 0: an empty truth is kept as a failure.
 - A map that comes at the size of the picture is measured as it is: upsampling is for coarser ones.
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from m2vsl import cli, records
 from m2vsl.data.heatmaps import Heatmaps
 from m2vsl.data.truths import Truths, open_truths
 from m2vsl.metrics.calls import AVSBENCH
-from m2vsl.metrics.protocols import EVERY, named
-from m2vsl.report import outside
+from m2vsl.metrics.protocols import EVERY, PUBLISHED, named
+from m2vsl.report import outside, scores
 from m2vsl.report.tables import UNDEFINED
 from m2vsl.scoring import Scored, score_maps
 
@@ -61,13 +62,13 @@ def cells(text: str, row: str) -> list[str]:
 def test_every_protocol_has_its_row_with_its_hash(truths: Truths, saved: Callable[..., Path]) -> None:
     one = scored(saved("theirs", 1.0), truths)
     text = outside.shown([one])
-    for protocol in EVERY.values():
+    for protocol in [*PUBLISHED.values(), EVERY["framewise-matched-oracle"]]:
         digest, first, *_ = cells(text, protocol.name)
         assert digest == protocol.digest
-        assert first.startswith("as ") or first == f"{100 * one.summary.scalars[f'{protocol.name}/ciou@0.1']:.1f}"
-    assert cells(text, "framewise-area50-predicted")[1] == "as framewise-area50-oracle", "one map is not chosen"
+        assert first == f"{100 * one.summary.scalars[f'{protocol.name}/ciou@0.1']:.1f}"
+    assert "predicted" not in text and "sourcewise" not in text, "one map is not chosen, and there is one frame"
     assert cells(text, "AP") == [f"{100 * one.summary.scalars['oracle/ap']:.1f}"]
-    assert cells(text, "avsbench mIoU") and cells(text, "avgn_as_released/piap")
+    assert cells(text, f"avsbench mIoU (maps read as heat, {AVSBENCH.digest})") and cells(text, "avgn_as_released/piap")
     assert "**subset (24 of 5158)**" in text and one.coverage.hash in text
 
 
@@ -76,6 +77,7 @@ def test_sizes_add_up_and_counts_are_told(truths: Truths, saved: Callable[..., P
     text = outside.shown([one])
     assert sum(int(cells(text, size)[0]) for size in ("small", "medium", "large", "huge")) == CLIPS - 2
     assert cells(text, "missing") == ["2"] and "missing: clip0, clip1" in text
+    assert cells(text, "clips") == ["22"] and cells(text, "empty truths") == ["0"]
     assert "expected 5,158 clips, as published, got 24" in text
 
 
@@ -89,9 +91,11 @@ def test_several_runs_have_an_interval(truths: Truths, saved: Callable[..., Path
 
 def test_a_rival_is_met_clip_by_clip(truths: Truths, saved: Callable[..., Path]) -> None:
     good, poor = scored(saved("good", 1.0), truths), scored(saved("poor", 0.0), truths)
-    text = outside.shown([good], rival=[poor])
-    assert "Ahead of poor" in text
-    lead = cells(text[text.index("Ahead of") :], "ezvsl")[0]
+    text = outside.shown([good], rival=[poor], ahead=scores.leads([good], [poor]))
+    assert (
+        cells(text[text.index("poor on vggss") :], "ezvsl")[1] == f"{100 * poor.summary.scalars['ezvsl/ciou@0.1']:.1f}"
+    )
+    lead = cells(text[text.index("good ahead of poor") :], "ezvsl")[0]
     difference = 100 * (good.summary.scalars["ezvsl/iou"] - poor.summary.scalars["ezvsl/iou"])
     assert lead.startswith(f"{difference:+.1f} (") and lead.endswith("100%")
     fewer = scored(saved("fewer", 0.0, leave=1), truths, allow_missing=True)
@@ -101,7 +105,7 @@ def test_a_rival_is_met_clip_by_clip(truths: Truths, saved: Callable[..., Path])
 
 def test_the_constants_are_those_of_the_clips_that_were_scored(truths: Truths, saved: Callable[..., Path]) -> None:
     one = scored(saved("theirs", 1.0, leave=20), truths, allow_missing=True)
-    limits = outside.bounds(truths, one.coverage.found)
+    limits = scores.bounds(truths, one.coverage.found)
     assert limits.n == 4
     areas = [float(truths.read(id).mask.mean()) for id in one.coverage.found]
     assert limits.rows["all_ones/framewise"]["iou"] == pytest.approx(np.mean(areas))
@@ -110,7 +114,7 @@ def test_the_constants_are_those_of_the_clips_that_were_scored(truths: Truths, s
 
 def test_no_protocol_passes_its_ceiling(truths: Truths, saved: Callable[..., Path]) -> None:
     best = scored(saved("best", 1000.0), truths)
-    most = outside.ceilings(truths, best)
+    most = scores.ceilings(truths, best)
     assert set(most) == set(EVERY)
     assert most["framewise-matched-oracle"] == most["tvsl-0.3"] == 1 > most["ezvsl"] >= most["lvs"] > 0.3
     assert all(best.summary.scalars[f"{name}/auc"] <= most[name] + 0.01 for name in ("ezvsl", "lvs", "slavc", "avgn"))
@@ -123,14 +127,14 @@ def test_clean_clips_are_named_by_their_labels(
 ) -> None:
     one = scored(saved("theirs", 1.0), truths)
     monkeypatch.setattr("m2vsl.data.vggsounder.find_spec", lambda name: None)
-    assert outside.clean_part(one, EVERY["ezvsl"]) == {}, "not installed"
+    assert scores.clean_part(one, EVERY["ezvsl"]) == {}, "not installed"
     labels = tmp_path / "labels.csv"
     head = "video_id,label,modality,background_music,static_image,voice_over"
     rows = [f'clip{i},"cat, big",{"AV" if i < 6 else "A"},False,False,False' for i in range(CLIPS)]
     rows += [f"clip{i},dog barking,A,False,False,False" for i in range(CLIPS)]
     labels.write_text("\n".join([head, *rows]) + "\n")
     monkeypatch.setattr("m2vsl.data.vggsounder.labels_file", lambda: labels)
-    ((name, part),) = outside.clean_part(one, EVERY["ezvsl"]).items()
+    ((name, part),) = scores.clean_part(one, EVERY["ezvsl"]).items()
     assert part.n == 3 and name.startswith("clean, by VGGSounder ")
     ious = [row["ezvsl"] for row in one.summary.sources if row["key"] in ("clip1", "clip3", "clip5")]
     assert part.scalars["iou"] == pytest.approx(np.mean(np.array(ious, dtype=float)))
@@ -158,7 +162,7 @@ def test_from_a_folder_to_table_record_and_csv(
     status, out, err = m2vsl(f"evaluate --maps {saved('a', 1.0)} {saved('b', 1.0, 1)} {where}")
     assert status == 0 and not err
     assert "Theirs on vggss" in out and "centre50/framewise" in out and "2 runs" in out
-    found = records.find(tmp_path / "out")
+    found = sorted(records.find(tmp_path / "out"), key=lambda record: record.seed)
     assert [record.seed for record in found] == [0, 1] and {record.method for record in found} == {"Theirs"}
     path = found[0].path(tmp_path / "out")
     assert f"record: {path}" in out
@@ -206,7 +210,7 @@ def test_other_sounds_and_avsbench_alone(
     status, out, err = m2vsl(f"evaluate --maps {maps} {where} --silence {maps} --noise {saved('hiss', 0.0)}")
     assert status == 0 and not err
     assert cells(out, "silence/remaining") == ["50.0"] and cells(out, "noise/quieter") == ["100.0"]
-    assert cells(out, "avsbench mIoU") and "ezvsl" not in out and "centre50" not in out
+    assert "avsbench mIoU (maps read as heat" in out and "ezvsl" not in out and "centre50" not in out
 
 
 def test_bounds_of_a_file_of_boxes(truths: Truths, m2vsl: Callable[[str], tuple[int, str, str]]) -> None:
@@ -218,6 +222,50 @@ def test_bounds_of_a_file_of_boxes(truths: Truths, m2vsl: Callable[[str], tuple[
 
 
 def test_all_csv_lie_beside_the_record(truths: Truths, saved: Callable[..., Path], tmp_path: Path) -> None:
-    path = outside.save(scored(saved("theirs", 1.0), truths), tmp_path / "out")
+    path = scores.save(scored(saved("theirs", 1.0), truths), tmp_path / "out")
     beside = {file.name.removeprefix(path.stem) for file in path.parent.iterdir()}
     assert beside == {".json", ".scores.csv", ".classes.csv", ".pictures.csv", ".sources.csv"}
+
+
+def test_truths_without_classes_have_their_csv_too(tmp_path: Path) -> None:
+    """MS3 of AVSBench has none."""
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for k in range(1, 6):
+        place = tmp_path / "gt_masks" / "test" / "video" / f"video_{k}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.tri(224, dtype=np.uint8) * 255).save(place)
+        np.save(maps / f"video_{k}.npy", np.random.default_rng(k).random((7, 7)))
+    one = score_maps(Heatmaps(maps), open_truths("avsbench", tmp_path), named("ezvsl"), AVSBENCH)
+    path = scores.save(one, tmp_path / "out")
+    (row, mean) = records.load_rows(path, "classes")
+    assert (row["class"], row["n"], mean["n"]) == ("unknown", 5, 0) and np.isnan(mean["iou"])
+    assert len(records.load_rows(path, "pictures")) == 5
+
+
+def test_boxes_in_pixels_are_no_truths(tmp_path: Path) -> None:
+    box = {"file": "clip", "class": "cat", "bbox": [[10, 20, 100, 200]]}
+    (tmp_path / "vggss.json").write_text(json.dumps([box]))
+    with pytest.raises(ValueError, match="got nothing but empty ones; are boxes fractions of a frame"):
+        open_truths("vggss", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../evil", "a/b", ".hidden"])
+def test_a_name_is_no_path(name: str, truths: Truths, m2vsl: Callable[[str], tuple[int, str, str]]) -> None:
+    status, _, err = m2vsl(f"evaluate --maps x --truth {truths.root} --name {name}")
+    assert status == 2 and "expected --name to be a plain name" in err
+
+
+def test_the_same_maps_twice_are_no_two_runs(truths: Truths, saved: Callable[..., Path]) -> None:
+    one = scored(saved("theirs", 1.0), truths)
+    with pytest.raises(ValueError, match="expected different maps in every run and rival, got 1 that come again"):
+        outside.shown([one, one])
+
+
+def test_leads_lie_beside_the_record(truths: Truths, saved: Callable[..., Path], tmp_path: Path) -> None:
+    good, poor = scored(saved("good", 1.0), truths), scored(saved("poor", 0.0), truths)
+    path = scores.save(good, tmp_path / "out")
+    scores.save_leads(path, scores.leads([good], [poor]))
+    rows = {(row["protocol"], row["score"]): row["mean"] for row in records.load_rows(path, "leads")}
+    difference = good.summary.scalars["lvs/iou"] - poor.summary.scalars["lvs/iou"]
+    assert rows["lvs", "iou"] == pytest.approx(difference, abs=1e-5)
