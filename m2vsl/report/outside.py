@@ -60,9 +60,10 @@ def shown(
     if limits is not None:
         parts += ["What neither sees nor hears, and what no map exceeds, on the same clips (area50):", str(limits)]
     if rival:
+        told = {row[0] for row in _overlaps(runs, {})}
         parts += [_about(rival), markdown(_overlaps(rival, ceiling or {}))]
         lead = f"{runs[0].name} ahead of {rival[0].name}, source by source (95 % of draws of clips; share ahead):"
-        rows = [[name, *map(str, both)] for name, both in (ahead or {}).items()]
+        rows = [[name, *map(str, both)] for name, both in (ahead or {}).items() if name in told]
         parts += [lead, markdown([["protocol", "mean IoU", "success at 0.5"], *rows])]
     return "\n\n".join([*parts, *_counts([*runs, *rival])])
 
