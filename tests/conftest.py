@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from m2vsl import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,3 +30,17 @@ def photosound(shared: Path) -> Path:
     if not place.is_dir():
         pytest.skip(f"photosound not present at {place}")
     return place
+
+
+@pytest.fixture
+def m2vsl(capsys: pytest.CaptureFixture[str]) -> Callable[[str], tuple[int, str, str]]:
+    """m2vsl("train x") -> (exit status, stdout, stderr)."""
+
+    def call(line: str) -> tuple[int, str, str]:
+        try:
+            status = cli.main(shlex.split(line))
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, *capsys.readouterr()
+
+    return call

@@ -35,20 +35,6 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("M2VSL_PRESET", raising=False)
 
 
-@pytest.fixture
-def m2vsl(capsys: pytest.CaptureFixture[str]) -> Callable[[str], Result]:
-    """m2vsl("train x") -> (exit status, stdout, stderr)."""
-
-    def call(line: str) -> Result:
-        try:
-            status = cli.main(shlex.split(line))
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, *capsys.readouterr()
-
-    return call
-
-
 def test_help_answers_without_torch() -> None:
     code = "import sys; from m2vsl import cli; print(cli.main(['--help']))"
     guard = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from m2vsl import cli, records
+from m2vsl import records
 from m2vsl.data.heatmaps import Heatmaps
 from m2vsl.data.truths import Truths, open_truths
 from m2vsl.metrics.calls import AVSBENCH
@@ -141,18 +140,6 @@ def test_clean_clips_are_named_by_their_labels(
 
 
 # The command line -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def m2vsl(capsys: pytest.CaptureFixture[str]) -> Callable[[str], tuple[int, str, str]]:
-    def call(line: str) -> tuple[int, str, str]:
-        try:
-            status = cli.main(shlex.split(line))
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, *capsys.readouterr()
-
-    return call
 
 
 def test_from_a_folder_to_table_record_and_csv(
