@@ -1,7 +1,8 @@
 """One pass over a test list: maps in, a `Summary` under every protocol out.
 
 Each sounding source of each picture gives a row with its IoU under every protocol; each picture gives CAP, PIAP and
-whether the right classes were heard. All protocols read the same maps once.
+whether the right classes were heard. All protocols, ours and published, read the same maps once (`add`); a localizer's
+maps come at the size of the picture, so that upsampling is its own.
 
 Pictures of which one source alone sounds (``sound="one"``: the others stay in the truth, silent) also answer the
 question whether a method listens: the same map is scored against the silent sources, which is what it would score if
