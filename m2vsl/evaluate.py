@@ -89,17 +89,23 @@ def bound(loader: Iterable[Batch], protocols: Sequence[Protocol] = ALL) -> Summa
     """The row of a table that no method can exceed: the best IoU of maps without ties, average precision 1."""
     tally = Tally(protocols)
     for batch in loader:
-        truth = matching.merge_same_class(batch.truth)
-        keys = _keys(batch, tally)
-        picture, source = truth.present.nonzero().unbind(1)
-        mask = truth.mask[picture, source]
-        further = {protocol.name: protocol.bound(mask) for protocol in protocols}
-        scored = truth.present & truth.mask.flatten(2).any(-1)
-        perfect = torch.where(scored, 1.0, torch.nan)  # (B, S)
-        further |= {f"{choice}/ap": perfect[picture, source] for choice in CHOICES}
-        per_picture = {f"{choice}/{name}": perfect.nanmean(-1) for choice in CHOICES for name in PER_PICTURE}
-        tally.add(_with(_identity(truth, picture, source, keys), further), _with(_pictures(keys), per_picture))
+        add_bound(tally, batch.truth, _keys(batch, tally))
     return tally.summary()
+
+
+def add_bound(tally: Tally, truth: Truth, keys: Sequence[str]) -> None:
+    """What no map can exceed on one batch, under all protocols of `tally`. truth: mask (B, S, H, W)."""
+    truth = matching.merge_same_class(truth)
+    picture, source = truth.present.nonzero().unbind(1)
+    mask = truth.mask[picture, source]
+    alike = {(protocol.rule, protocol.canvas): protocol for protocol in tally.protocols}
+    best = {way: protocol.bound(mask) for way, protocol in alike.items()}
+    further = {protocol.name: best[protocol.rule, protocol.canvas] for protocol in tally.protocols}
+    scored = truth.present & truth.mask.flatten(2).any(-1)
+    perfect = torch.where(scored, 1.0, torch.nan)  # (B, S)
+    further |= {f"{choice}/ap": perfect[picture, source] for choice in CHOICES}
+    per_picture = {f"{choice}/{name}": perfect.nanmean(-1) for choice in CHOICES for name in PER_PICTURE}
+    tally.add(_with(_identity(truth, picture, source, keys), further), _with(_pictures(keys), per_picture))
 
 
 def score(

@@ -36,7 +36,7 @@ from m2vsl import records
 from m2vsl.data.clips import Clip, Roles, alike, clips
 from m2vsl.data.heatmaps import ClipMaps, Coverage, Heatmaps, coverage
 from m2vsl.data.layout import DataError, Problem
-from m2vsl.data.truths import Truths
+from m2vsl.data.truths import Truths, stacked
 from m2vsl.evaluate import add
 from m2vsl.metrics import listening
 from m2vsl.metrics.calls import Segmentation, described
@@ -233,10 +233,8 @@ def _add(tally: Tally, batch: Sequence[Clip]) -> None:
     if batch[0].presence is not None:
         presence = torch.tensor([clip.presence for clip in batch])
     maps = Maps(torch.stack([clip.heat for clip in batch]), torch.tensor(batch[0].classes), presence)
-    truths = [clip.truth for clip in batch]
-    stacked = (torch.stack([getattr(t, part) for t in truths]) for part in ("mask", "classes", "present"))
     rows = len(tally.sources)
-    add(tally, maps, Truth(*stacked), [clip.key for clip in batch])
+    add(tally, maps, stacked([clip.truth for clip in batch]), [clip.key for clip in batch])
     labels = {clip.key: clip.labels for clip in batch}
     for i, row in islice(enumerate(tally.sources), rows, None):
         tally.sources[i] = {**row, "class": labels[str(row["key"])][int(str(row["source"]))]}

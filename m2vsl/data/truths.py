@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -83,15 +83,23 @@ class Truths:
         classes = torch.tensor(self.labels[place], dtype=torch.int64)
         return Truth(self.draw(place), classes, torch.ones(len(classes), dtype=torch.bool))
 
-    def batches(self, size: int = 64) -> Iterator[tuple[tuple[str, ...], Truth]]:
-        """Ids, `size` at a time, and their truths: mask (B, S, H, W), classes and present (B, S)."""
+    def batches(self, size: int = 64, ids: Sequence[str] | None = None) -> Iterator[tuple[tuple[str, ...], Truth]]:
+        """Ids, `size` at a time, and their truths: mask (B, S, H, W), classes and present (B, S).
+
+        ids: some of the list, in any order; all by default.
+        """
         if size < 1:
             raise ValueError(f"expected a batch size from 1, got {size}")
-        for start in range(0, len(self.ids), size):
-            ids = self.ids[start : start + size]
-            truths = [self.read(id) for id in ids]
-            mask, classes = torch.stack([t.mask for t in truths]), torch.stack([t.classes for t in truths])
-            yield ids, Truth(mask, classes, torch.stack([t.present for t in truths]))
+        every = self.ids if ids is None else tuple(ids)
+        for start in range(0, len(every), size):
+            some = every[start : start + size]
+            yield some, stacked([self.read(id) for id in some])
+
+
+def stacked(truths: Sequence[Truth]) -> Truth:
+    """Truths of pictures with as many sources each (S, ...) as those of a batch (B, S, ...)."""
+    parts = (torch.stack([getattr(truth, part.name) for truth in truths]) for part in fields(Truth))
+    return Truth(*parts)
 
 
 def open_truths(kind: str, root: Path) -> Truths:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,12 @@ from torch import Tensor
 from m2vsl import records
 from m2vsl.data.truths import Truths
 from m2vsl.data.vggsounder import clean
+from m2vsl.evaluate import add_bound
 from m2vsl.metrics.bounds import Bounds, bounds_of
-from m2vsl.metrics.canvas import Canvas
-from m2vsl.metrics.matching import merge_same_class
-from m2vsl.metrics.overlap import Rule, success_auc
 from m2vsl.metrics.protocols import Protocol
 from m2vsl.metrics.statistics import Lead, Part, bootstrap, by_class, scores, subset
-from m2vsl.metrics.tally import column
+from m2vsl.metrics.tally import Tally, column
 from m2vsl.scoring import BATCH, Scored, record_of
-from m2vsl.types import Truth
 
 
 @dataclass(frozen=True)
@@ -35,8 +31,7 @@ class Chosen:
     ids: Sequence[str]
 
     def __iter__(self) -> Iterator[Tensor]:
-        for start in range(0, len(self.ids), BATCH):
-            yield torch.stack([self.truths.read(id).mask for id in self.ids[start : start + BATCH]])
+        return (truth.mask for _, truth in self.truths.batches(BATCH, self.ids))
 
 
 def bounds(truths: Truths, ids: Sequence[str] | None = None) -> Bounds:
@@ -47,21 +42,14 @@ def bounds(truths: Truths, ids: Sequence[str] | None = None) -> Bounds:
 def ceilings(truths: Truths, scored: Scored) -> dict[str, float]:
     """The AUC that no map without ties can exceed under each protocol, on the clips that were scored.
 
-    Sources of one class are one, as in the scores.
+    Counted as the scores are: sources of one class are one, and pictures succeed where a protocol pools them. A
+    protocol that has no AUC on these clips has no ceiling.
     """
-    best: defaultdict[tuple[Rule, Canvas], list[Tensor]] = defaultdict(list)
-    boxed: list[Tensor] = []
-    for start in range(0, len(scored.coverage.found), BATCH):
-        read = [truths.read(id) for id in scored.coverage.found[start : start + BATCH]]
-        parts = (torch.stack([getattr(one, part) for one in read]) for part in ("mask", "classes", "present"))
-        truth = merge_same_class(Truth(*parts))
-        mask = truth.mask[truth.present]
-        boxed.append(mask.flatten(1).any(1))
-        for protocol in {(p.rule, p.canvas): p for p in scored.protocols}.values():
-            best[protocol.rule, protocol.canvas].append(protocol.bound(mask))
-    some = torch.cat(boxed)
-    found = {p.name: torch.cat(best[p.rule, p.canvas]) for p in scored.protocols}
-    return {p.name: success_auc(found[p.name][some] if p.boxed_auc else found[p.name]) for p in scored.protocols}
+    tally = Tally(scored.protocols)
+    for ids, truth in truths.batches(BATCH, scored.coverage.found):
+        add_bound(tally, truth, ids)
+    best = tally.summary().scalars
+    return {p.name: best[f"{p.name}/auc"] for p in scored.protocols if f"{p.name}/auc" in best}
 
 
 def clean_part(scored: Scored, protocol: Protocol) -> dict[str, Part]:

@@ -256,3 +256,21 @@ def test_leads_lie_beside_the_record(truths: Truths, saved: Callable[..., Path],
     rows = {(row["protocol"], row["score"]): row["mean"] for row in records.load_rows(path, "leads")}
     difference = good.summary.scalars["lvs/iou"] - poor.summary.scalars["lvs/iou"]
     assert rows["lvs", "iou"] == pytest.approx(difference, abs=1e-5)
+
+
+def test_what_succeeds_as_a_picture_has_the_ceiling_of_pictures(tmp_path: Path) -> None:
+    """One source of each pair has an empty truth: the mean IoU of the pair is 0.5 at best, and that is reached."""
+    boxes = {"a" * 11 + "_000001": [0.1, 0.1, 0.6, 0.6], "b" * 11 + "_000002": [0.4, 0.4, 0.4, 0.9]}
+    entries = [{"file": id, "class": name, "bbox": [boxes[id]]} for id, name in zip(boxes, ("cat", "dog"), strict=True)]
+    (tmp_path / "vggss.json").write_text(json.dumps(entries))
+    first, second = boxes
+    (tmp_path / "vggsound_duet_test.csv").write_text(f"{first},cat,{second},dog\n{second},dog,{first},cat\n")
+    pairs = open_truths("duet", tmp_path)
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for id in pairs.ids:
+        np.save(maps / f"{id}.npy", pairs.read(id).mask.numpy())
+    perfect = score_maps(Heatmaps(maps), pairs, named("dsol", "framewise-matched-oracle"), roles="sources")
+    most = scores.ceilings(pairs, perfect)
+    assert perfect.summary.scalars["dsol-0.2/auc"] == pytest.approx(0.525) == pytest.approx(most["dsol-0.2"])
+    assert most["framewise-matched-oracle"] == pytest.approx((1 + 0.025) / 2)
