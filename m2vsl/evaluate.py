@@ -26,7 +26,7 @@ from m2vsl.localizer import Localizer, device_of, evaluating
 from m2vsl.metrics import columns, matching
 from m2vsl.metrics.calls import Segmentation
 from m2vsl.metrics.canvas import frame_count, own_frame
-from m2vsl.metrics.columns import Sized
+from m2vsl.metrics.columns import Places, Sized
 from m2vsl.metrics.matching import Choice, Match
 from m2vsl.metrics.protocols import HEADLINE, PROTOCOLS, Protocol
 from m2vsl.metrics.tally import PER_PICTURE, Row, Summary, Tally
@@ -55,7 +55,7 @@ def evaluate(
             batch = batch.to(device)
             _refuse_more_sources(localizer, batch)
             maps = localizer.localize(batch)
-            _refuse_other_size(maps, batch)
+            matching.check(maps, batch.truth)
             add(tally, maps, batch.truth, _keys(batch, tally))
     return tally.summary()
 
@@ -74,14 +74,6 @@ def _refuse_more_sources(localizer: Localizer, batch: Batch) -> None:
     if localizer.sources is not None and most > localizer.sources:
         raise ValueError(
             f"{type(localizer).__name__} tells {localizer.sources} sources of a picture apart, got one with {most}"
-        )
-
-
-def _refuse_other_size(maps: Maps, batch: Batch) -> None:
-    if maps.heat.ndim != 4 or maps.heat.shape[-2:] != batch.truth.mask.shape[-2:]:
-        raise ValueError(
-            f"expected heat (B, K, H, W) at the size of the truth (B, S, H, W), "
-            f"got {tuple(maps.heat.shape)} and {tuple(batch.truth.mask.shape)}"
         )
 
 
@@ -105,7 +97,7 @@ def add_bound(tally: Tally, truth: Truth, keys: Sequence[str]) -> None:
     perfect = torch.where(scored, 1.0, torch.nan)  # (B, S)
     further |= {f"{choice}/ap": perfect[picture, source] for choice in CHOICES}
     per_picture = {f"{choice}/{name}": perfect.nanmean(-1) for choice in CHOICES for name in PER_PICTURE}
-    tally.add(_with(_identity(truth, picture, source, keys), further), _with(_pictures(keys), per_picture))
+    tally.add(_with(_identity(truth, mask, (picture, source), keys), further), _with(_pictures(keys), per_picture))
 
 
 def score(
@@ -133,11 +125,12 @@ def add(tally: Tally, maps: Maps, truth: Truth, keys: Sequence[str]) -> None:
     ap = matching.match_ap(found["oracle"], truth)  # (B, M, S)
     own_ap = _own(ap, found["oracle"].index)  # (B, S)
     picture, source = (truth.present | answered["oracle"]).nonzero().unbind(1)
-    heat, mask = found["oracle"].answers(picture, source), truth.mask[picture, source]  # (n, H, W)
+    places, mask = (picture, source), truth.mask[picture, source]
+    heat = sized.answers(found["oracle"], HEADLINE, places)  # (n, H, W)
     once = {"ap": own_ap[picture, source]} | _peaks(heat, mask)
 
     # A predicted class map is the oracle's map or none, so every map is measured once and a missing one scores 0.
-    per_source = columns.per_source(found, sized, truth, (picture, source), tally.protocols)
+    per_source = columns.per_source(found, sized, truth, places, tally.protocols)
     per_picture = columns.per_picture(found["oracle"], sized, truth, tally.protocols)
     for choice in found:
         per_source |= {f"{choice}/{name}": values * answered[choice][picture, source] for name, values in once.items()}
@@ -149,8 +142,10 @@ def add(tally: Tally, maps: Maps, truth: Truth, keys: Sequence[str]) -> None:
     if heard is not None:
         per_picture["heard"] = torch.where(truth.present.any(1), heard.double(), torch.nan)
     if tally.segmentation is not None:
-        per_picture |= tally.frames(*columns.segments(found["oracle"], truth, tally.segmentation))
-    tally.add(_with(_identity(truth, picture, source, keys), per_source), _with(_pictures(keys), per_picture))
+        of_frames, curves, real = columns.segments(found["oracle"], truth, tally.segmentation)
+        per_picture |= of_frames
+        tally.calls.add(curves, real)
+    tally.add(_with(_identity(truth, mask, places, keys), per_source), _with(_pictures(keys), per_picture))
 
 
 def _own(ap: Tensor, index: Tensor) -> Tensor:
@@ -187,9 +182,9 @@ def _at(batched: Batched, pictures: Tensor) -> Batched:
     return type(batched)(*(getattr(batched, field.name)[pictures] for field in fields(batched)))
 
 
-def _identity(truth: Truth, picture: Tensor, source: Tensor, keys: Sequence[str]) -> list[Row]:
-    """Rows that say which source of which picture they are about."""
-    area = (truth.mask[picture, source] > 0).double().mean((-2, -1))
+def _identity(truth: Truth, mask: Tensor, places: Places, keys: Sequence[str]) -> list[Row]:
+    """Rows that say which source of which picture they are about; mask: (n, H, W), theirs."""
+    area, (picture, source) = (mask > 0).double().mean((-2, -1)), places
     values = zip(
         picture.tolist(),
         source.tolist(),

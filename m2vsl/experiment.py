@@ -47,6 +47,7 @@ DATASETS: dict[str, tuple[Any, Any]] = {
 }
 SHOWN = 5  # pictures of a test list whose maps are kept beside the record of seed 0, for the pages
 TASKS = ("single", "duet", "multi")
+THEIRS = {*PUBLISHED, *PRINTED_PER_SOURCE, "confidence"}  # what published evaluators alone have: in no kept row
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def scored(experiment: Experiment, *, progress: bool = True) -> Record:
         **records.provenance(),
     )
     for name, of_list in rows.items():
-        records.save_rows(path, _even(of_list), name)
+        records.save_rows(path, records.level(of_list, leave_out=THEIRS), name)
     records.save(record)
     return record
 
@@ -287,11 +288,3 @@ def _training(history: History) -> dict[str, float]:
     numbers = {"steps": float(history.step), "samples_per_second": history.samples_per_second}
     numbers["best_step"] = float(history.best_step)
     return {f"train/{name}": value for name, value in numbers.items()}
-
-
-def _even(rows: Any) -> list[dict[str, Any]]:
-    """Rows with the same columns, empty where a row has none. What published evaluators alone have is left out."""
-    theirs = {*PUBLISHED, *PRINTED_PER_SOURCE, "confidence"}
-    every = dict.fromkeys(name for row in rows for name in row)
-    names = [name for name in every if name not in theirs]
-    return [{name: row.get(name) for name in names} for row in rows]

@@ -27,18 +27,16 @@ Scalars
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
-from math import fsum
 
 import torch
 from torch import Tensor
 
-from m2vsl import ops
 from m2vsl.audio import AudioConfig, log_spectrogram
 from m2vsl.localizer import Localizer, device_of, evaluating
-from m2vsl.metrics import listening, matching
+from m2vsl.metrics import matching
+from m2vsl.metrics.listening import Changes
 from m2vsl.metrics.matching import Match
 from m2vsl.types import Batch
 
@@ -85,7 +83,7 @@ def hearing(localizer: Localizer, loader: Iterable[Batch], config: AudioConfig, 
     for spectrograms of another shape than `config` gives, and for maps as `m2vsl.metrics.matching.match`.
     """
     generator = torch.Generator().manual_seed(seed)
-    rows = {sound: _Rows() for sound in SOUNDS}
+    rows = {sound: Changes() for sound in SOUNDS}
     counts = {"pictures": 0, "sources": 0, "offscreen/left_out": 0}
     device = device_of(localizer)
     with evaluating(localizer):
@@ -94,48 +92,25 @@ def hearing(localizer: Localizer, loader: Iterable[Batch], config: AudioConfig, 
             batch = replace(batch, truth=matching.merge_same_class(batch.truth))
             sounding = batch.truth.present
             elsewhere, found = off_screen(batch)
-            everywhere = torch.ones_like(found)
             own = _answers(localizer, batch)
-            rows["silence"].add(own, _answers(localizer, silent(batch, config)), sounding, everywhere)
-            rows["noise"].add(own, _answers(localizer, noisy(batch, config, generator)), sounding, everywhere)
+            _compare(rows["silence"], own, _answers(localizer, silent(batch, config)), sounding)
+            _compare(rows["noise"], own, _answers(localizer, noisy(batch, config, generator)), sounding)
             if bool(found.any()):
-                rows["offscreen"].add(own, _answers(localizer, elsewhere), sounding, found)
+                _compare(rows["offscreen"], own, _answers(localizer, elsewhere), sounding & found[:, None])
             counts["pictures"] += len(batch)
             counts["sources"] += int(sounding.sum())
             counts["offscreen/left_out"] += int((~found).sum())
     if not counts["pictures"]:
         raise ValueError("expected at least one picture to listen with, got none")
-    scalars = {f"{sound}/{name}": value for sound in SOUNDS for name, value in rows[sound].scalars().items()}
+    scored = {sound: {**changes.scores(), "sources": len(changes)} for sound, changes in rows.items()}
+    scalars = {f"{sound}/{name}": value for sound, of in scored.items() for name, value in of.items()}
     return {**scalars, **counts}
 
 
-class _Rows:
-    """What is kept of every source under one of the other sounds: four numbers."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = defaultdict(list)
-
-    def add(self, own: Match, other: Match, sounding: Tensor, pictures: Tensor) -> None:
-        """The sounding sources (B, S) of some pictures (B,) that are answered for under both sounds."""
-        answered = sounding & pictures[:, None] & (own.index >= 0) & (other.index >= 0)
-        picture, source = answered.nonzero().unbind(1)
-        before, after = own.answers(picture, source), other.answers(picture, source)  # (n, H, W)
-        for name, values in (
-            ("remaining", listening.remaining(before, after)),
-            ("quieter", listening.quieter(before, after)),
-            ("own_peak", ops.peak(before)),
-            ("other_peak", ops.peak(after)),
-        ):
-            self.values[name] += values.tolist()
-
-    def scalars(self) -> dict[str, float]:
-        """The scores of all rows, and how many they are; without any, the number alone."""
-        count = len(self.values["own_peak"])
-        if not count:
-            return {"sources": 0}
-        means = {name: fsum(self.values[name]) / count for name in ("remaining", "quieter")}
-        apart = listening.separability(self.values["own_peak"], self.values["other_peak"])
-        return {**means, "separability": apart, "sources": count}
+def _compare(changes: Changes, own: Match, other: Match, sources: Tensor) -> None:
+    """Take in those of `sources` (B, S) bool that are answered for under both sounds."""
+    picture, source = (sources & (own.index >= 0) & (other.index >= 0)).nonzero().unbind(1)
+    changes.add(own.answers(picture, source), other.answers(picture, source))
 
 
 def _answers(localizer: Localizer, batch: Batch) -> Match:

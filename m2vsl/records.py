@@ -16,7 +16,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
@@ -142,6 +142,13 @@ def save_rows(path: Path, rows: Sequence[Mapping[str, Any]], name: str = "rows")
     write_aside(target, gzip.compress(data, mtime=0) if target == large else data)
     other.unlink(missing_ok=True)
     return target
+
+
+def level(rows: Iterable[Mapping[str, Any]], leave_out: Container[str] = ()) -> list[dict[str, Any]]:
+    """Rows with the same columns, those of all of them but `leave_out`; empty where a row has none."""
+    every = list(rows)
+    names = [name for name in dict.fromkeys(name for row in every for name in row) if name not in leave_out]
+    return [{name: row.get(name) for name in names} for row in every]
 
 
 def load_rows(path: Path, name: str = "rows") -> list[dict[str, Any]]:

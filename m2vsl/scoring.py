@@ -20,11 +20,10 @@ Conventions
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +37,11 @@ from m2vsl.data.heatmaps import ClipMaps, Coverage, Heatmaps, coverage
 from m2vsl.data.layout import DataError, Problem
 from m2vsl.data.truths import Truths, stacked
 from m2vsl.evaluate import add
-from m2vsl.metrics import listening
 from m2vsl.metrics.calls import Segmentation, described
 from m2vsl.metrics.heat import is_constant
 from m2vsl.metrics.interaction import interaction
+from m2vsl.metrics.listening import Changes
+from m2vsl.metrics.overlap import Area, binarise
 from m2vsl.metrics.protocols import Protocol
 from m2vsl.metrics.tally import Summary, Tally
 from m2vsl.records import Record
@@ -198,7 +198,7 @@ def with_others(scored: Scored, maps: Heatmaps, others: Mapping[str, Heatmaps]) 
     """
     scalars = dict(scored.summary.scalars)
     for name, under in others.items():
-        rows, wrong = defaultdict[str, list[float]](list), list[Problem]()
+        changes, wrong = Changes(), list[Problem]()
         for id in scored.coverage.found:
             try:
                 own, other = maps.read(id), under.read(id)
@@ -207,25 +207,19 @@ def with_others(scored: Scored, maps: Heatmaps, others: Mapping[str, Heatmaps]) 
                     raise ValueError(f"expected maps as under the clip's own sound, {had}, got {got}")
             except ValueError as error:
                 wrong.append(_problem(under.path, id, error))
-                continue
-            rows["remaining"] += listening.remaining(own.heat, other.heat).tolist()
-            rows["quieter"] += listening.quieter(own.heat, other.heat).tolist()
-            rows["own"] += own.heat.flatten(1).amax(1).tolist()
-            rows["other"] += other.heat.flatten(1).amax(1).tolist()
+            else:
+                changes.add(own.heat, other.heat)
         if wrong:
             raise DataError(under.path, wrong, " ")
-        scalars |= {f"{name}/{score}": fsum(rows[score]) / len(rows[score]) for score in ("remaining", "quieter")}
-        scalars[f"{name}/separability"] = listening.separability(rows["own"], rows["other"])
+        scalars |= {f"{name}/{score}": value for score, value in changes.scores().items()}
     hashes = {name: under.digest() for name, under in others.items()}
     return replace(scored, summary=replace(scored.summary, scalars=scalars), others=hashes)
 
 
 def _ties(heat: Tensor) -> Tensor:
     """Share of the cells by which the 50 % rule exceeds a half, as some tie with its threshold: (K, h, w) -> (K,)."""
-    flat = heat.flatten(1)
-    cells = flat.shape[1]
-    kept = (flat >= flat.kthvalue(cells // 2 + 1, keepdim=True).values).sum(1)
-    return (kept - (cells - cells // 2)) / cells
+    rule, cells = Area(0.5), heat.shape[-2] * heat.shape[-1]
+    return (binarise(heat, rule).count_nonzero((1, 2)) - rule.pixels(cells)) / cells
 
 
 def _add(tally: Tally, batch: Sequence[Clip]) -> None:

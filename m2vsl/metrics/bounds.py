@@ -53,10 +53,10 @@ from torch import Tensor
 
 from m2vsl.metrics.canvas import Canvas, frame_count, own_frame
 from m2vsl.metrics.heat import settled, validated_truth
-from m2vsl.metrics.overlap import Area, bound, success_auc, success_rate
+from m2vsl.metrics.overlap import Area, bound, success_auc
+from m2vsl.metrics.statistics import LEVELS, scores
 
 AREAS = tuple(percent / 100 for percent in range(5, 100, 5))  # shares of a frame among which the best disc is chosen
-LEVELS = (0.1, 0.3, 0.5)  # IoU from which a source counts as found
 SCORES = (*(f"ciou@{level:g}" for level in LEVELS), "auc", "iou", "ap")
 ROWS = (
     *("all_ones", "own_frame", "centre25", "centre50", "centre_best", "noise50", "prior50"),
@@ -82,8 +82,8 @@ class Bounds:
         width = max(len(name) for name in self.rows)
         lines = [f"{self.n} truths, {self.empty_truths} of them empty; scores in per cent", ""]
         lines += [" " * width + "".join(f"{score:>10}" for score in SCORES)]
-        for name, scores in self.rows.items():
-            cells = (f"{100 * scores[score]:.1f}" if score in scores else "-" for score in SCORES)
+        for name, of_row in self.rows.items():
+            cells = (f"{100 * of_row[score]:.1f}" if score in of_row else "-" for score in SCORES)
             lines += [name.ljust(width) + "".join(f"{cell:>10}" for cell in cells)]
         best = ", ".join(f"{area:.0%} {canvas}" for canvas, area in self.best_area.items())
         return "\n".join([*lines, "", f"centre_best, chosen on these truths: {best}"])
@@ -295,6 +295,5 @@ class _Found:
 
 def _scores(iou: Tensor, ap: Tensor) -> dict[str, float]:
     """`SCORES` over sources; without ap where no source has one."""
-    scores = {f"ciou@{level:g}": success_rate(iou, level) for level in LEVELS}
-    scores |= {"auc": success_auc(iou), "iou": float(iou.mean())}
-    return scores if bool(ap.isnan().all()) else scores | {"ap": float(ap.nanmean())}
+    found = dict(scores(iou).scalars)
+    return found if bool(ap.isnan().all()) else found | {"ap": float(ap.nanmean())}

@@ -14,8 +14,6 @@ Conventions
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -24,7 +22,7 @@ import torch
 from torch import Tensor
 
 from m2vsl.metrics.heat import validated
-from m2vsl.metrics.protocols import Protocol
+from m2vsl.metrics.protocols import Protocol, digest_of
 from m2vsl.metrics.segmentation import THRESHOLDS, to_logits
 
 
@@ -43,7 +41,7 @@ class Segmentation:
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change when any field does."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        return digest_of(asdict(self))
 
     def logits(self, heat: Tensor) -> Tensor:
         """Maps (N, H, W) as logits; ValueError for probabilities outside of [0, 1]."""
@@ -63,11 +61,9 @@ AVSBENCH = Segmentation()
 def described(protocols: Iterable[Protocol], segmentation: Segmentation | None = None) -> dict[str, dict[str, object]]:
     """What a record says of the protocols behind its numbers: their fields and their hashes, by name."""
     told = {p.name: asdict(p) | {"rule": repr(p.rule), "digest": p.digest} for p in protocols}
-    return (
-        told
-        if segmentation is None
-        else told | {segmentation.name: asdict(segmentation) | {"digest": segmentation.digest}}
-    )
+    if segmentation is not None:
+        told[segmentation.name] = asdict(segmentation) | {"digest": segmentation.digest}
+    return told
 
 
 class Calls:

@@ -24,9 +24,12 @@ Measures
 - `remaining`: how much of the picture is still as hot.
 - `quieter`: whether the peak goes down.
 - `separability`: whether one threshold for all pictures could tell the two sounds apart.
+- `Changes`: all three, of maps that come a few at a time.
 """
 
 from __future__ import annotations
+
+from math import fsum
 
 import torch
 from numpy.typing import ArrayLike
@@ -88,10 +91,40 @@ def separability(own_peaks: ArrayLike, other_peaks: ArrayLike) -> float:
     return int(below + not_above) / (2 * len(own) * len(other))
 
 
+class Changes:
+    """Maps under their own and under another sound, as they come; four numbers of each are kept.
+
+    >>> changes, own = Changes(), torch.tensor([[[4.0, 3.0], [2.0, 1.0]]])
+    >>> changes.add(own, own - 3)
+    >>> changes.scores()
+    {'remaining': 0.0, 'quieter': 1.0, 'separability': 1.0}
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {name: [] for name in ("remaining", "quieter", "own", "other")}
+
+    def __len__(self) -> int:
+        return len(self.values["own"])
+
+    def add(self, own: Tensor, other: Tensor) -> None:
+        """Take in the maps (n, H, W) of the same pictures."""
+        self.values["remaining"] += remaining(own, other).tolist()
+        self.values["quieter"] += quieter(own, other).tolist()
+        for name, maps in (("own", own), ("other", other)):
+            self.values[name] += maps.flatten(1).amax(1).tolist()
+
+    def scores(self) -> dict[str, float]:
+        """``remaining`` and ``quieter``, means; ``separability`` of the peaks. Empty without a map."""
+        if not len(self):
+            return {}
+        means = {name: fsum(self.values[name]) / len(self) for name in ("remaining", "quieter")}
+        return {**means, "separability": separability(self.values["own"], self.values["other"])}
+
+
 def _flat(own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Both maps (..., H W); ValueError if they are no two maps of one picture."""
     own, other = validated(own), validated(other)
-    if own.shape != other.shape or not min(own.shape[-2:]):
+    if own.shape != other.shape:
         raise ValueError(
             f"expected two maps (..., H, W) of one picture, got shapes {tuple(own.shape)} and {tuple(other.shape)}"
         )

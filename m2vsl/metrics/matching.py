@@ -115,7 +115,7 @@ def match(maps: Maps, truth: Truth, choice: Choice = "oracle") -> Match:
     >>> match(maps, truth, "predicted").index.tolist()  # classes 2 and 3 seemed to sound: nobody answers for 4
     [[-1, 1]]
     """
-    _check(maps, truth)
+    check(maps, truth)
     if not choosable(maps, choice):
         raise ValueError("the choice 'predicted' needs class maps with Maps.presence, or a single map; got neither")
     if not is_named(maps):
@@ -240,7 +240,8 @@ def _lend_to_silent(index: Tensor, truth: Truth) -> Tensor:
     return torch.where(silent & alone, sounding, index)
 
 
-def _check(maps: Maps, truth: Truth) -> None:
+def check(maps: Maps, truth: Truth) -> None:
+    """ValueError, what was expected and what is there, for maps that cannot be scored against this truth."""
     batch, count, *size = maps.heat.shape
     if len(size) != 2 or truth.mask.ndim != 4 or truth.mask.shape[0] != batch or list(truth.mask.shape[2:]) != size:
         raise ValueError(

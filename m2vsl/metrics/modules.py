@@ -29,11 +29,10 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from m2vsl.metrics.heat import validated
+from m2vsl.metrics.overlap import CURVE
 from m2vsl.metrics.protocols import HEADLINE, Protocol, named
 from m2vsl.metrics.ranking import average_precision, class_aware_ap, permutation_invariant_ap
 from m2vsl.metrics.segmentation import THRESHOLDS, f_score, frame_f_curves, frame_iou
-
-_LEVELS = tuple(0.05 * k for k in range(21))  # of the success curve, as `m2vsl.metrics.overlap.success_auc` has them
 
 
 class _Sums(Metric):
@@ -89,7 +88,7 @@ class LocalizationScore(_Sums):
         chosen = named(protocol) if isinstance(protocol, str) else (protocol,)
         if len(chosen) > 1:
             raise ValueError(f"expected one protocol, got {protocol!r}: {', '.join(one.name for one in chosen)}")
-        sizes = {"count": (), "iou": (), "found": (len(chosen[0].at),), "curves": (), "reached": (len(_LEVELS),)}
+        sizes = {"count": (), "iou": (), "found": (len(chosen[0].at),), "curves": (), "reached": (len(CURVE),)}
         super().__init__(f"{chosen[0].name} {chosen[0].digest}", sizes, **kwargs)
         self.protocol = chosen[0]
 
@@ -103,9 +102,7 @@ class LocalizationScore(_Sums):
         counted = truth.new_ones(truth.shape[:-2], dtype=torch.bool) if present is None else present
         truth, coarse = truth[counted], validated(heat[counted])  # (n, H, W), (n, h, w)
         iou = self.protocol.iou(self.protocol.at_size(coarse[:, None], (truth.shape[-2], truth.shape[-1]))[:, 0], truth)
-        boxed = (truth > 0).flatten(1).any(1)
-        if self.protocol.pooled == "picture":
-            iou, boxed = _pooled(iou, boxed, counted.nonzero()[:, 0])
+        iou, boxed = self.protocol.units(iou, (truth > 0).flatten(1).any(1), counted.nonzero()[:, 0])
         levels = iou.new_tensor(self.protocol.at)
         found = iou[:, None] > levels if self.protocol.strict else iou[:, None] >= levels
         curve = iou[boxed] if self.protocol.boxed_auc else iou
@@ -114,7 +111,7 @@ class LocalizationScore(_Sums):
             iou=iou.sum(),
             found=found.sum(0),
             curves=iou.new_tensor(len(curve)),
-            reached=(curve[:, None] >= iou.new_tensor(_LEVELS)).sum(0),
+            reached=(curve[:, None] >= iou.new_tensor(CURVE)).sum(0),
         )
 
     def compute(self) -> dict[str, Tensor]:
@@ -122,7 +119,7 @@ class LocalizationScore(_Sums):
         count, rates = self._sum("count"), self._sum("found") / self._sum("count")
         curve = self._sum("reached") / self._sum("curves")
         scores = {f"ciou@{level:g}": rate for level, rate in zip(self.protocol.at, rates, strict=True)}
-        return scores | {"auc": torch.trapezoid(curve, curve.new_tensor(_LEVELS)), "iou": self._sum("iou") / count}
+        return scores | {"auc": torch.trapezoid(curve, curve.new_tensor(CURVE)), "iou": self._sum("iou") / count}
 
 
 class _Means(_Sums):
@@ -251,13 +248,6 @@ class AVSBenchF(_Sums):
             return self._sum("best") / self._sum("calls")
         best = (self._sum("curve") / self._sum("real").clamp(min=1)).max()
         return best.masked_fill(self._sum("frames") == 0, torch.nan)
-
-
-def _pooled(iou: Tensor, boxed: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean IoU of each picture's sources, and whether any has a truth: (n,), (n,), (n,) -> (pictures,), (pictures,)."""
-    _, picture, sources = picture.unique(return_inverse=True, return_counts=True)
-    nothing = iou.new_zeros(len(sources))
-    return nothing.index_add(0, picture, iou) / sources, nothing.index_add(0, picture, boxed.to(iou)) > 0
 
 
 def _check_sources(heat: Tensor, truth: Tensor, present: Tensor | None) -> None:

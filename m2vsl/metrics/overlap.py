@@ -36,6 +36,8 @@ from torch import Tensor
 from m2vsl.metrics import fast
 from m2vsl.metrics.heat import is_constant, nearly_equal, normalise, settled, validated, validated_truth
 
+CURVE = tuple(0.05 * k for k in range(21))  # levels of the success curve, as published: floats, see `success_auc`
+
 
 @dataclass(frozen=True)
 class Area:
@@ -251,7 +253,7 @@ def success_auc(iou: Tensor) -> float:
     >>> success_auc(torch.tensor([1.0])), round(success_auc(torch.tensor([0.5, 0.5])), 4)
     (1.0, 0.525)
     """
-    levels = 0.05 * torch.arange(21, dtype=torch.float64)
+    levels = torch.tensor(CURVE, dtype=torch.float64)
     reached = (iou.detach().cpu().double().reshape(-1, 1) >= levels).double().mean(0)  # (21,)
     return float(torch.trapezoid(reached, levels))
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
@@ -36,6 +37,11 @@ from m2vsl.metrics import overlap
 from m2vsl.metrics.canvas import Canvas, frame_count, on_canvas
 from m2vsl.metrics.matching import Choice
 from m2vsl.metrics.overlap import Above, Absolute, Area, Matched, MinMax, OfMax, Rule
+
+
+def digest_of(fields: Mapping[str, object]) -> str:
+    """Twelve hexadecimal digits that change when any of `fields`, plain values, does."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Protocol:
         """Twelve hexadecimal digits that change when any field does. A later field counts where it is not default."""
         usual = {f.name: f.default for f in fields(self)[7:]}
         kept = {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]} | {"rule": repr(self.rule)}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+        return digest_of(kept)
 
     def at_size(self, heat: Tensor, size: tuple[int, int]) -> Tensor:
         """Maps (B, K, h, w) at the size (H, W) of the picture; as they are if they have it."""
@@ -91,6 +97,21 @@ class Protocol:
         [0.5, 1.0]
         """
         return on_canvas(lambda _, truth: overlap.bound(truth, self.rule), truth, truth, self.canvas)
+
+    def units(self, iou: Tensor, boxed: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Sources, or their pictures, that succeed or fail: IoU, float64 (n,), and whether any has a truth, bool (n,).
+
+        iou, boxed: (n,), of sources. pictures: int64 (n,), the number of each one's picture.
+
+        >>> iou, boxed, pictures = torch.tensor([0.5, 0.1]).double(), torch.tensor([True, True]), torch.tensor([3, 3])
+        >>> PUBLISHED["dsol-0.2"].units(iou, boxed, pictures)[0]
+        tensor([0.3000], dtype=torch.float64)
+        """
+        if self.pooled == "source":
+            return iou, boxed
+        _, place, several = pictures.unique(return_inverse=True, return_counts=True)
+        nothing = iou.new_zeros(len(several))
+        return nothing.index_add(0, place, iou) / several, nothing.index_add(0, place, boxed.to(iou)) > 0
 
     def success(self, iou: Tensor, at: float) -> float:
         """Share of `iou` (n,) that counts as found at level `at`.

@@ -70,7 +70,7 @@ class Summary:
 class Tally:
     """Collects rows while batches pass; tallies of several processes are joined by adding their rows.
 
-    But for F scores: calls are in the order of one process.
+    But for F scores, in ``calls``: pictures are its frames, in the order of one process.
 
     >>> from m2vsl.metrics.protocols import HEADLINE
     >>> tally = Tally([HEADLINE])
@@ -85,14 +85,6 @@ class Tally:
         self.calls = Calls(segmentation.calls if segmentation else ())
         self.sources: list[Row] = []
         self.pictures: list[Row] = []
-
-    def frames(self, found: dict[str, Tensor], curves: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """Take in the F curves (B, 255) of pictures, with a truth or without (B,); `found`, their columns, is returned.
-
-        Pictures come in the order of the list.
-        """
-        self.calls.add(curves, real)
-        return found
 
     def add(self, sources: Iterable[Row], pictures: Iterable[Row]) -> None:
         """Take in the rows of a batch."""
@@ -125,16 +117,16 @@ class Tally:
 
 def _source_scalars(rows: Sequence[Row], protocols: Iterable[Protocol]) -> dict[str, float]:
     scalars: dict[str, float] = _means(rows, PRINTED_PER_SOURCE)
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(row["key"] for row in rows))}
     for protocol in protocols:
-        iou, boxed = _ious(rows, protocol)
+        iou, boxed = _units(rows, protocol, numbers)
         if not len(iou):
             continue
         scalars |= {f"{protocol.name}/ciou@{level:g}": protocol.success(iou, level) for level in protocol.at}
         scalars |= {f"{protocol.name}/iou": float(iou.mean())}
         if not protocol.boxed_auc or bool(boxed.any()):
             scalars |= {f"{protocol.name}/auc": success_auc(iou[boxed] if protocol.boxed_auc else iou)}
-        sure = column(rows, "confidence")
-        if protocol.name == "slavc" and len(sure):  # a bound has none
+        if protocol.name == "slavc" and len(sure := column(rows, "confidence")):  # a bound has none
             for name, measured in _DETECTION.items():
                 scalars |= {f"{name}/detection_ap@{t:g}": measured(iou, sure, boxed, t) for t in protocol.at}
     for choice in ("oracle", "predicted"):
@@ -151,16 +143,11 @@ def _picture_scalars(rows: Sequence[Row]) -> dict[str, float]:
     return scalars | ({"heard_accuracy": float(heard.mean())} if len(heard) else {})
 
 
-def _ious(rows: Sequence[Row], protocol: Protocol) -> tuple[Tensor, Tensor]:
-    """What succeeds or fails under `protocol`: IoUs (n,), and whether there is a truth (n,) bool."""
+def _units(rows: Sequence[Row], protocol: Protocol, numbers: Mapping[Value, int]) -> tuple[Tensor, Tensor]:
+    """What succeeds or fails under `protocol`: `Protocol.units` of its column; numbers: of the pictures, by key."""
     rows = [row for row in rows if row.get(protocol.name) is not None]
-    iou, boxed = column(rows, protocol.name), column(rows, "area") > 0
-    if protocol.pooled == "source" or not rows:
-        return iou, boxed
-    numbers = {key: i for i, key in enumerate(dict.fromkeys(row["key"] for row in rows))}
-    place = torch.tensor([numbers[row["key"]] for row in rows])
-    total, several = torch.bincount(place, iou), torch.bincount(place)
-    return total / several, torch.bincount(place, boxed.double()) > 0
+    pictures = torch.tensor([numbers[row["key"]] for row in rows], dtype=torch.int64)
+    return protocol.units(column(rows, protocol.name), column(rows, "area") > 0, pictures)
 
 
 def column(rows: Iterable[Row], name: str) -> Tensor:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING
 
+from m2vsl.hearing import SOUNDS
 from m2vsl.methods import CONTROLS, METHODS
 from m2vsl.metrics.protocols import PROTOCOLS, PUBLISHED
 from m2vsl.records import Record
@@ -173,8 +174,7 @@ def evaluators(task: str) -> tuple[Column, ...]:
 def hearing(task: str) -> tuple[Column, ...]:
     """What becomes of a map under silence, noise and a sound of nothing that is seen (`m2vsl.hearing`)."""
     which = "solo" if task == "single" else "one"
-    sounds = ("silence", "noise", "offscreen")
-    return tuple(Column(f"{which}/{sound}/{score}") for score in ("separability", "remaining") for sound in sounds)
+    return tuple(Column(f"{which}/{sound}/{score}") for score in ("separability", "remaining") for sound in SOUNDS)
 
 
 def interactive() -> tuple[Column, ...]:

@@ -107,7 +107,7 @@ def save(scored: Scored, out: Path, *, seed: int = 0) -> Path:
     tables: dict[str, Sequence[Mapping[str, object]]] = {"scores": score_rows(scored), "classes": class_rows(scored)}
     tables |= {"sources": sources, "pictures": scored.summary.pictures}
     for name, rows in tables.items():
-        records.save_rows(path, _level(rows), name)
+        records.save_rows(path, records.level(rows), name)
     return path
 
 
@@ -134,9 +134,3 @@ def class_rows(scored: Scored) -> list[dict[str, object]]:
     found = by_class(scored.summary.sources, protocol.name, scored.class_names, at=protocol.at, strict=protocol.strict)
     parts = {**found.parts, "mean over classes": found.macro}
     return [{"class": name, "n": part.n, "protocol": protocol.name, **part.scalars} for name, part in parts.items()]
-
-
-def _level(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
-    """Rows with all columns of any."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return [{name: row.get(name) for name in names} for row in rows]
