@@ -216,3 +216,10 @@ def _stripe(batch: int, length: int, largest: int, generator: torch.Generator) -
     start = start * (length - width)
     place = torch.arange(length)
     return (place >= start) & (place < start + width)
+
+
+def remixed(spectrogram: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch's sounds (B, 1, F, T) with their labels (B, C), and each once more mixed with another: 2 B of both."""
+    other = torch.randperm(len(heard), device=heard.device)
+    both = mix_spectrograms(spectrogram, spectrogram[other])
+    return torch.cat([spectrogram, both]), torch.cat([heard, torch.maximum(heard, heard[other])])

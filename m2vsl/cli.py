@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from m2vsl import cli_maps
+from m2vsl import cli_maps, cli_masks
 from m2vsl import help as say
 from m2vsl.help import METHODS, PRESETS, TASKS, UsageError
 
@@ -156,7 +156,7 @@ def _choices(options: argparse.Namespace) -> dict[str, str]:
     root, dataset = options.data_root, options.dataset or ("folder" if options.data_root else "synthetic")
     if root and dataset == "synthetic":
         raise UsageError("--data-root is for --dataset folder; synthetic needs none")
-    if root and not Path(root).is_dir():
+    if root and dataset != "avsbench-like" and not Path(root).is_dir():
         raise FileNotFoundError(f"no such folder: {root}")
     if options.skip_bad and dataset != "folder":
         other = "synthetic has no files" if dataset == "synthetic" else f"{dataset} lists what is missing anyway"
@@ -205,6 +205,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--benchmark", default="", metavar="NAME", help="vggsound, instruments or flickr")
     one.add_argument("--lists", default="", metavar="DIR", help="lists of the benchmark (default DIR/metadata)")
     one.set_defaults(command=check)
+    cli_masks.add_make_like(
+        _add(of_data, "make-avsbench-like", "write synthetic videos as AVSBench has them", say.LIKE)
+    )
     for name, command, text, example in (
         ("train", train, "train one method: load if complete, else resume, else begin", say.TRAIN),
         ("evaluate", evaluate, "score a trained method, or maps from files", say.EVALUATE + say.MAPS + say.TRUTHS),
@@ -233,14 +236,17 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--tasks", nargs="+", default=["duet", "single"], choices=TASKS, metavar="TASK")
     one.add_argument("--fresh", action="store_true", help="forget records and checkpoints, train anew")
     one.set_defaults(command=run)
+    one = _add(kinds, "ablate", "run a grid of changes to M2VSL, and say what each is worth", say.ABLATE)
+    cli_masks.add_ablate(one)
+    one.add_argument("--preset", default="", help=say.PRESET)
     return parser
 
 
 def _add(kinds: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
     one = kinds.add_parser(name, help=text, description=text, epilog=example, formatter_class=_TEXT)
     one.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help="show all of an error")
-    if name not in ("data", "check", "bounds"):
-        one.add_argument("--dataset", default="", help="synthetic (default), folder or vggsound")
+    if name not in ("data", "check", "bounds", "make-avsbench-like"):
+        one.add_argument("--dataset", default="", help="synthetic (default), folder, vggsound, avsbench, avsbench-like")
         one.add_argument("--data-root", default="", metavar="DIR", help="the folder of the data set")
         one.add_argument("--skip-bad", action="store_true", help="leave out files with problems, and list them")
     return one

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from m2vsl.help import UsageError
 
 SOUNDS = {"silence": "silence", "noise": "white noise", "offscreen": "the sound of what is not there"}
+VALUES = ("heat", "positive", "area50", "logits", "probabilities")  # `Segmentation.reads`; torch is not loaded for it
 
 if TYPE_CHECKING:
     from m2vsl.data.truths import Truths
@@ -22,7 +23,7 @@ def add_options(one: argparse.ArgumentParser) -> None:
     add("--truth", nargs="+", default=[], metavar="PLACE", help="KIND ROOT, or a vggss.json")
     add("--protocol", nargs="+", default=["all"], metavar="NAME", help="all (default), or names of protocols")
     add("--roles", default="auto", choices=("auto", "sources", "turns"), help="what several maps of a clip are")
-    add("--values", default="heat", choices=("heat", "logits", "probabilities"), help="how avsbench reads the maps")
+    add("--values", default="heat", choices=VALUES, help="how avsbench reads the maps")
     add("--name", default="", help="of the program (default: of the folder)")
     add("--against", nargs="+", default=[], metavar="PLACE", help="maps of a rival: paired bootstrap over clips")
     for name, what in SOUNDS.items():

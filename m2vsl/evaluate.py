@@ -41,14 +41,15 @@ def evaluate(
     localizer: Localizer,
     loader: Iterable[Batch],
     protocols: Sequence[Protocol] = ALL,
-    segmentation: Segmentation | None = None,
+    *segmentations: Segmentation,
 ) -> Summary:
     """Score the maps of `localizer` on every batch of `loader`.
 
+    segmentations: named apart, each a way to read maps as masks; ``reads`` has to be that of the maps.
     Runs on the device of its parameters, without gradient and in evaluation mode; its mode is put back afterwards.
     ValueError for maps that are not finite or not of the picture's size, and for a loader without batches.
     """
-    tally = Tally(protocols, segmentation)
+    tally = Tally(protocols, *segmentations)
     device = device_of(localizer)
     with evaluating(localizer):
         for batch in loader:
@@ -97,7 +98,7 @@ def add_bound(tally: Tally, truth: Truth, keys: Sequence[str]) -> None:
     perfect = torch.where(scored, 1.0, torch.nan)  # (B, S)
     further |= {f"{choice}/ap": perfect[picture, source] for choice in CHOICES}
     per_picture = {f"{choice}/{name}": perfect.nanmean(-1) for choice in CHOICES for name in PER_PICTURE}
-    tally.add(_with(_identity(truth, mask, (picture, source), keys), further), _with(_pictures(keys), per_picture))
+    tally.add(_with(_identity(truth, mask, (picture, source), keys), further), rows_of(keys, per_picture))
 
 
 def score(
@@ -141,11 +142,11 @@ def add(tally: Tally, maps: Maps, truth: Truth, keys: Sequence[str]) -> None:
     heard = matching.heard(maps, truth)
     if heard is not None:
         per_picture["heard"] = torch.where(truth.present.any(1), heard.double(), torch.nan)
-    if tally.segmentation is not None:
-        of_frames, curves, real = columns.segments(found["oracle"], truth, tally.segmentation)
-        per_picture |= of_frames
-        tally.calls.add(curves, real)
-    tally.add(_with(_identity(truth, mask, places, keys), per_source), _with(_pictures(keys), per_picture))
+    for one in tally.segmentations:
+        if (masks := columns.segments(found["oracle"], full, truth, one)) is not None:
+            per_picture |= masks.columns(one.name)
+            tally.calls[one.name].add(*masks.curves, masks.real)
+    tally.add(_with(_identity(truth, mask, places, keys), per_source), rows_of(keys, per_picture))
 
 
 def _own(ap: Tensor, index: Tensor) -> Tensor:
@@ -196,9 +197,9 @@ def _identity(truth: Truth, mask: Tensor, places: Places, keys: Sequence[str]) -
     return [{"key": keys[b], "source": s, "class": c, "sounds": p, "area": a} for b, s, c, p, a in values]
 
 
-def _pictures(keys: Sequence[str]) -> list[Row]:
-    """Rows that say which picture they are about."""
-    return [{"key": key} for key in keys]
+def rows_of(keys: Sequence[str], columns: Mapping[str, Tensor]) -> list[Row]:
+    """A row for each picture: its key and its columns (n,), undefined values None."""
+    return _with([{"key": key} for key in keys], columns)
 
 
 def _with(rows: Sequence[Row], further: Mapping[str, Tensor]) -> list[Row]:

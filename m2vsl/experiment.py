@@ -10,30 +10,30 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from m2vsl import paths, records
 from m2vsl.audio import AudioConfig
 from m2vsl.baselines.ez_vsl import EZVSLConfig
+from m2vsl.data.avsbench import AVSBenchConfig, AVSBenchDataset
+from m2vsl.data.avsbench_like import AVSBenchLikeConfig, AVSBenchLikeDataset
 from m2vsl.data.folder import FolderConfig, FolderDataset
-from m2vsl.data.loader import Batches, batches, collate
+from m2vsl.data.loader import Batches, batches
 from m2vsl.data.synthetic import SyntheticConfig, SyntheticDataset
 from m2vsl.data.vggsound import VGGSoundConfig, VGGSoundDataset
-from m2vsl.evaluate import bound, evaluate, oracle_maps
-from m2vsl.hearing import hearing
+from m2vsl.exam import Exam
 from m2vsl.localizer import Localizer, device_of
 from m2vsl.methods import CONTROLS, METHODS
-from m2vsl.metrics.calls import AVSBENCH, described
-from m2vsl.metrics.interaction import interaction
-from m2vsl.metrics.protocols import EVERY, PROTOCOLS, PUBLISHED
-from m2vsl.metrics.tally import PRINTED_PER_SOURCE, Summary
+from m2vsl.metrics.calls import described
+from m2vsl.metrics.protocols import EVERY
+from m2vsl.metrics.segmentation import THRESHOLDS
 from m2vsl.records import Record
+from m2vsl.segmenting import ways
 from m2vsl.training import checkpoint
 from m2vsl.training.loop import TrainConfig, train
 from m2vsl.training.processor import without_denormals
@@ -44,10 +44,10 @@ DATASETS: dict[str, tuple[Any, Any]] = {
     "synthetic": (SyntheticDataset, SyntheticConfig),
     "folder": (FolderDataset, FolderConfig),
     "vggsound": (VGGSoundDataset, VGGSoundConfig),  # VGGSound-Single and -Duet; data.benchmark=instruments, flickr
+    "avsbench": (AVSBenchDataset, AVSBenchConfig),  # task single is S4, multi MS3
+    "avsbench-like": (AVSBenchLikeDataset, AVSBenchLikeConfig),  # synthetic, in its layout
 }
-SHOWN = 5  # pictures of a test list whose maps are kept beside the record of seed 0, for the pages
 TASKS = ("single", "duet", "multi")
-THEIRS = {*PUBLISHED, *PRINTED_PER_SOURCE, "confidence"}  # what published evaluators alone have: in no kept row
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Experiment:
     task: str  # what it is tested on: "single", "duet" or "multi"
     preset: str  # the name that `presets` gave these sizes
     seed: int  # of everything drawn: weights, pairs, order
-    data: SyntheticConfig | FolderConfig | VGGSoundConfig
+    data: SyntheticConfig | FolderConfig | VGGSoundConfig | AVSBenchConfig
     audio: AudioConfig
     model: Any  # of the method: M2VSLConfig, EZVSLConfig, ControlConfig
     train: TrainConfig
@@ -80,6 +80,11 @@ class Experiment:
         return "single" if METHODS[self.method].solos else self.task
 
     @property
+    def masks_alone(self) -> bool:
+        """Whether nobody has told which pixels belong to which source: frames have masks, sources have none."""
+        return getattr(self.data, "masks_alone", False)
+
+    @property
     def source(self) -> str:
         """The data set as records call it: ``synthetic``, the name of the folder, or benchmark and task."""
         return self.data.source(self.task)
@@ -87,6 +92,8 @@ class Experiment:
     def tree(self) -> dict[str, Any]:
         """Plain values for records and hashes; a folder goes by its name, wherever it lies."""
         tree = asdict(self)
+        later = {f.name: f.default for f in fields(self.model) if f.name in getattr(self.model, "LATER", ())}
+        tree["model"] = {k: v for k, v in tree["model"].items() if k not in later or v != later[k]}
         tree["data"] |= self.data.placeless()
         return tree
 
@@ -128,7 +135,7 @@ class Experiment:
         made = make(self.data, split, task=task or self.task, sound=sound, seed=self.seed, audio=self.audio)
         if sound == "mixture" and (skipped := getattr(made, "skipped", ())):  # nothing is left out in silence
             told = "\n".join(f"  {problem}" for problem in skipped)
-            print(f"{split}: {len(skipped)} problem(s), left out:\n{told}", file=sys.stderr, flush=True)
+            print(f"{split}: {len(skipped)} problem(s):\n{told}", file=sys.stderr, flush=True)
         return made
 
     def build(self, classes: int) -> Localizer:
@@ -153,39 +160,35 @@ def run(experiment: Experiment, *, fresh: bool = False, progress: bool = True) -
 def scored(experiment: Experiment, *, progress: bool = True) -> Record:
     """A new record of `experiment`, trained if it is not: of every test list of its task, under every protocol.
 
-    Rows per source lie beside the record, one file per test list.
+    Beside the record lie rows per source, one file per test list; of seed 0 also rows per frame, and maps for the eye.
     """
     path, began = experiment.record_path(), time.perf_counter()
     localizer, history = trained(experiment, progress=progress)
-    scalars: dict[str, float] = {}
-    rows, ids, n = {}, list[str](), 0
+    exam = Exam(
+        localizer, experiment.train, experiment.audio, experiment.seed, path, bound=experiment.method == "bound"
+    )
+    val = experiment.samples("val") if getattr(experiment.data, "val_masks", False) else None
+    cuts = {} if val is None else exam.cuts(val)
+    scalars, ids = {f"cut/{name}": cut / (THRESHOLDS - 1) for name, cut in cuts.items()}, list[str]()
     for name, dataset in test_lists(experiment):
-        summary = score(experiment, localizer, dataset)
-        scalars |= {f"{name}/{key}": value for key, value in summary.scalars.items()}
-        scalars |= {f"{name}/n_{key}": float(value) for key, value in summary.counts.items()}
-        if name == "one":
-            scalars |= {f"one/{key}": value for key, value in interaction(summary.sources, PROTOCOLS.values()).items()}
-        if name != "mixture":
-            scalars |= {f"{name}/{key}": value for key, value in _hearing(experiment, localizer, dataset).items()}
+        found = {} if experiment.masks_alone else exam.localized(name, dataset)
+        found |= exam.segmented(name, dataset, cuts, alone=experiment.masks_alone)
+        scalars |= {f"{name}/{key}": value for key, value in found.items()}
         scalars |= {f"{name}/n_listed": float(dataset.full)} if hasattr(dataset, "full") else {}
-        rows[name], n, ids = summary.sources, n + summary.n, [*ids, *dataset.ids()]
-        if experiment.seed == 0 and name != "one" and experiment.method != "bound":
-            records.save_maps(path, _shown(experiment, localizer, dataset), name)
+        ids += dataset.ids()
     record = Record(
         **{k: getattr(experiment, k) for k in ("method", "task", "preset", "seed")},
         dataset=experiment.source,
         experiment=experiment.tree(),
         metrics=scalars | _training(history),
-        protocols=described(EVERY.values(), AVSBENCH),
-        n=n,
+        protocols=described(() if experiment.masks_alone else EVERY.values(), *ways(localizer)),
+        n=len(ids),
         ids=records.id_hash(ids),
         seconds=history.seconds if history.seconds else time.perf_counter() - began,
         parameters=history.parameters,
         history=history.curve,
         **records.provenance(),
     )
-    for name, of_list in rows.items():
-        records.save_rows(path, records.level(of_list, leave_out=THEIRS), name)
     records.save(record)
     return record
 
@@ -253,33 +256,9 @@ def test_lists(experiment: Experiment) -> list[tuple[str, Any]]:
     """The fixed lists of a task by name: solos; or pictures whose sources all sound, and those where one does."""
     if experiment.task == "single":
         return [("solo", experiment.samples("test"))]
+    if experiment.masks_alone:
+        return [("mixture", experiment.samples("test"))]
     return [(sound, experiment.samples("test", sound=sound)) for sound in ("mixture", "one")]
-
-
-def score(experiment: Experiment, localizer: Localizer, dataset: Any) -> Summary:
-    """The method on a list under every protocol, ours and published; its maps come at the size of the picture."""
-    loader = batches(dataset, experiment.train.batch_size, experiment.audio)
-    if experiment.method == "bound":
-        return bound(loader, tuple(EVERY.values()))
-    with torch.autocast(device_of(localizer).type, torch.bfloat16, enabled=experiment.train.precision == "bf16"):
-        return evaluate(localizer, loader, tuple(EVERY.values()), AVSBENCH)
-
-
-def _hearing(experiment: Experiment, localizer: Localizer, dataset: Any) -> dict[str, float]:
-    """The method on a list under silence, noise and sounds of what is not there; of a bound there is nothing to ask."""
-    if experiment.method == "bound":
-        return {}
-    loader = batches(dataset, experiment.train.batch_size, experiment.audio)
-    with torch.autocast(device_of(localizer).type, torch.bfloat16, enabled=experiment.train.precision == "bf16"):
-        found = hearing(localizer, loader, experiment.audio, experiment.seed)
-    return {key: float(value) for key, value in found.items() if "/" in key}  # `Summary` counts the pictures
-
-
-def _shown(experiment: Experiment, localizer: Localizer, dataset: Any) -> Tensor:
-    """The oracle's maps of the first pictures of a list, a quarter of the picture's size: (SHOWN, S, H / 4, W / 4)."""
-    first = collate([dataset[i] for i in range(min(SHOWN, len(dataset)))], experiment.audio)
-    maps = oracle_maps(localizer, first)
-    return torch.nn.functional.avg_pool2d(maps, 4)
 
 
 def _training(history: History) -> dict[str, float]:

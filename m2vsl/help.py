@@ -10,13 +10,16 @@ class UsageError(Exception):
 TASKS = ("single", "duet", "multi")  # the names are repeated here because help must not wait for torch; a test compares
 PRESETS = ("smoke", "quick", "small", "gpu", "paper")
 METHODS = (
-    *("centre", "random", "oracle", "bound", "attention10k", "ots", "dmc", "coarse_to_fine", "lvs"),
-    *("ez_vsl", "ez_vsl_ogl", "slavc", "mix_and_localize", "dsol", "avgn", "m2vsl", "m2vsl_plus"),
+    *("centre", "random", "everything", "object_area", "oracle", "bound", "attention10k", "ots", "dmc"),
+    *("coarse_to_fine", "lvs", "ez_vsl", "ez_vsl_ogl", "slavc", "mix_and_localize", "dsol", "avgn"),
+    *("avs_ws", "cam", "c2am", "m2vsl", "m2vsl_plus"),
 )
+GROUPS = ("modules", "scales", "transformer", "temperature", "batch", "updates", "steps")  # of `m2vsl.ablations`
 NAMES = f"""
 tasks     {", ".join(TASKS)}
 methods   {", ".join(METHODS[:9])},
-          {", ".join(METHODS[9:])}
+          {", ".join(METHODS[9:17])},
+          {", ".join(METHODS[17:])}
 presets   {", ".join(PRESETS)}
 """
 OVERRIDES = """
@@ -44,6 +47,20 @@ CHECK = """
   m2vsl data check DIR --benchmark vggsound
 
 Exit status 1 if there is a problem. Notes (stereo, other sample rates) are not problems.
+"""
+LIKE = """
+  m2vsl data make-avsbench-like DIR
+  m2vsl data make-avsbench-like DIR --size 224 --s4 1000 100 100 --ms3 300 60 60
+
+Frames, masks, sounds and lists as AVSBench has them, of drawn things and synthesised sounds. What
+else is in DIR is never overwritten.
+"""
+ABLATE = """
+  m2vsl ablate --jobs 2
+  m2vsl ablate --groups modules batch --tasks single multi --seeds 0 1 2 3 4
+  m2vsl ablate --preset paper --dataset avsbench --data-root DIR
+
+Runs what is not recorded and prints a table for each group.
 """
 TRAIN = """
   m2vsl train m2vsl/duet

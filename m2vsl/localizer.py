@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from m2vsl import ops
 from m2vsl.types import Batch, Losses, Maps
 
 PAIRS = "one as the other's negative"  # why most contrasts need two samples at least
+Reads = Literal["heat", "positive", "logits"]  # see `m2vsl.metrics.calls.Segmentation.reads`
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,13 @@ class Localizer(nn.Module, ABC):
 
     `forward` is the training verb because DistributedDataParallel synchronises only what is called through it. Its
     losses come back by name, so logs, ablations and tables get their columns for free. `localize` reads the picture
-    and the sound alone, never ``heard``, ``seen`` or ``truth`` (the control `Oracle` excepted, by name).
+    and the sound alone, never ``heard``, ``seen`` or ``truth``: but for the controls `Oracle` and `ObjectArea`.
     """
 
     wants: ClassVar[frozenset[str]] = frozenset()  # what it learns from: "labels", "solos", "mixtures"
     listens: ClassVar[bool] = True  # its maps change with the sound
     named: ClassVar[bool] = False  # its maps say which class each is for; without, there is no CAP
+    reads: ClassVar[Reads] = "heat"  # how its maps become masks
     stages: tuple[Stage, ...] = (Stage("joint"),)
     sources: int | None = None  # sources of one picture that its unnamed maps can tell apart; None = one map for all
 

@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 
 from m2vsl.baselines.attention10k import Attention10k, Attention10kConfig
 from m2vsl.baselines.avgn import AVGN, AVGNConfig
+from m2vsl.baselines.avs_ws import AVS, AVSConfig
+from m2vsl.baselines.c2am import C2AM, C2AMConfig
+from m2vsl.baselines.cam import CAM, CAMConfig
 from m2vsl.baselines.coarse_to_fine import CoarseToFine, CoarseToFineConfig
-from m2vsl.baselines.controls import Centre, ControlConfig, Oracle, Random
+from m2vsl.baselines.controls import Centre, ControlConfig, Everything, ObjectArea, Oracle, Random
 from m2vsl.baselines.dmc import DMC, DMCConfig
 from m2vsl.baselines.dsol import DSOL, DSOLConfig
 from m2vsl.baselines.ez_vsl import EZVSL, EZVSLConfig
@@ -45,11 +48,15 @@ PLUS = M2VSLConfig(  # ours: each field a departure from the paper, one row of t
     remix=True,
     presence="both",
     spread=12,
+    lengths=True,
+    view=224,
 )
 SLOW: dict[str, Any] = {"steps": 3.0, "lr": 1 / 3}  # one negative, or a pair, to a sample: long plateaus
 METHODS: dict[str, Method] = {
     "centre": Method(Centre, ControlConfig(), "Centre"),
     "random": Method(Random, ControlConfig(), "Random"),
+    "everything": Method(Everything, ControlConfig(), "Everything"),
+    "object_area": Method(ObjectArea, ControlConfig(), "Object area"),
     "oracle": Method(Oracle, ControlConfig(), "Oracle"),
     "bound": Method(Oracle, ControlConfig(), "bound of the protocol"),
     "attention10k": Method(Attention10k, Attention10kConfig(), "Attention10k", solos=True, **SLOW),
@@ -63,7 +70,10 @@ METHODS: dict[str, Method] = {
     "mix_and_localize": Method(MixAndLocalize, MixAndLocalizeConfig(), "Mix-and-Localize", solos=True, **SLOW),
     "dsol": Method(DSOL, DSOLConfig(), "DSOL", solos=True),
     "avgn": Method(AVGN, AVGNConfig(normalise_slots=True), "AVGN", solos=True, lr=1 / 3),
+    "avs_ws": Method(AVS, AVSConfig(gain=0.1), "AVS (ws)"),
+    "cam": Method(CAM, CAMConfig(), "CAM"),
+    "c2am": Method(C2AM, C2AMConfig(), "C\N{SUPERSCRIPT TWO}AM"),
     "m2vsl": Method(M2VSL, M2VSLConfig(), "M2VSL"),
     "m2vsl_plus": Method(M2VSL, PLUS, "M2VSL+ (ours)", data={"solo_share": 0.5}),
 }
-CONTROLS = ("centre", "random", "oracle", "bound")
+CONTROLS = ("centre", "random", "everything", "object_area", "oracle", "bound")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from m2vsl import losses, ops
 from m2vsl.attention import Block, Grouping, LiteralBlock
-from m2vsl.audio import mix_spectrograms
+from m2vsl.audio import remixed
 from m2vsl.encoders import AudioEncoder, EncoderConfig, VisualEncoder, initialise
 from m2vsl.localizer import Localizer
 from m2vsl.types import Batch, Losses, Maps
@@ -26,8 +26,10 @@ from m2vsl.types import Batch, Losses, Maps
 class M2VSLConfig:
     """Every choice that the paper leaves open. A bare number in a comment is a point of the ledger."""
 
+    # fields younger than some records: no part of an experiment at their default
+    LATER: ClassVar[frozenset[str]] = frozenset({"lengths", "view"})
     # fields that training does not read
-    AT_TEST: ClassVar[frozenset[str]] = frozenset({"gate", "presence", "spread", "spread_temperature"})
+    AT_TEST: ClassVar[frozenset[str]] = LATER | {"gate", "presence", "spread", "spread_temperature"}
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     scales: tuple[int, ...] = (1, 2, 3, 4)  # S stages of the trunk, 1 = finest; ledger 5; Table 4 without MMC: (4,)
     mmt: bool = True  # class tokens and transformer; Table 4 without MMT: one map of the whole mixture, ledger 35
@@ -45,7 +47,7 @@ class M2VSLConfig:
     drop_path: float = 0.1  # stochastic depth, AVGN
     fuse: str = "mean"  # of the scales' maps: "mean", "max", "last" or "learned"; ledger 18
     gate: bool = False  # multiply maps by the presence of their class; ledger 18
-    map_features: str = "before"  # maps from features "before" or "after" the transformer; ledger 58
+    map_features: str = "before"  # maps from features "before" or "after" the transformer, or "both"; ledger 58
     class_weight: float = 1.0  # of the three class losses; ledger 12
     class_reduction: str = "mean"  # presence losses over classes: "mean" (AVGN) or "sum" (ours); ledger 12
     heard_from: str = "slots"  # presence is read from its class "slots" (AVGN) or "sound" (ours); ledger 12
@@ -59,6 +61,8 @@ class M2VSLConfig:
     remix: bool = False  # ours: sounds of a batch also mixed with one another, for the ears alone
     spread: int = 0  # rounds in which a map is handed on between cells that look alike (ours: 12)
     spread_temperature: float = 0.1  # of the likeness of two cells, a mean of cosines
+    lengths: bool = False  # maps of cells as long as they are beside the mean, not of unit length (ours: true)
+    view: int = 0  # pixels per side that frames are brought to for a map; 0 = as they come (ours: 224, as the trunk's)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -140,7 +144,7 @@ class M2VSL(Localizer):
         self.project.apply(initialise)
         self.project_audio.apply(initialise)
         if config.fuse == "learned":
-            self.fusion = nn.Parameter(torch.zeros(len(config.scales)))
+            self.fusion = nn.Parameter(torch.zeros(len(config.scales) * (1 + (config.map_features == "both"))))
         if config.mmt:
             self.mmt = MMT(config, classes)
             self.token_head, self.seen_head = nn.Linear(dim, classes), nn.Linear(dim, 1)
@@ -172,7 +176,7 @@ class M2VSL(Localizer):
         """Losses ``mmc`` and, with class tokens, ``token``, ``seen``, ``heard`` (and ``maps``, ours)."""
         c, heard, spectrogram = self.config, batch.heard, batch.spectrogram
         if c.remix:
-            spectrogram, heard = _remixed(spectrogram, heard)
+            spectrogram, heard = remixed(spectrogram, heard)
         sounds = self.listen(spectrogram)  # the batch's, then those that were mixed of them
         sound = sounds[: len(batch)]
         pyramid = self.pyramid(self.visual(batch.image))
@@ -180,7 +184,7 @@ class M2VSL(Localizer):
             owner = torch.arange(len(batch), device=sound.device)
             return {"mmc": self._contrast(pyramid, ops.unit(self.project_audio(sound)), owner, batch.labels)}
         slots = self.mmt(pyramid, self.project_audio(sound))
-        features = slots.grids if c.map_features == "after" else pyramid
+        features = self._features(pyramid, slots)
         owner, which = batch.heard.nonzero(as_tuple=True)  # one query per sounding class of every sample
         queries = ops.unit(slots.audio[owner, which])  # (N, D)
         out = {"mmc": self._contrast(features, queries, owner, batch.labels, which)}
@@ -191,6 +195,10 @@ class M2VSL(Localizer):
         if c.map_weight:
             out["maps"] = c.map_weight * self._map_loss(features, slots.audio, batch.labels)
         return out
+
+    def _features(self, pyramid: list[Tensor], slots: Slots) -> list[Tensor]:
+        """What maps are made of: the scales before the transformer, after it, or both, as maps of their own."""
+        return {"before": pyramid, "after": slots.grids}.get(self.config.map_features, [*slots.grids, *pyramid])
 
     def _contrast(
         self, features: Sequence[Tensor], queries: Tensor, owner: Tensor, labels: Tensor, which: Tensor | None = None
@@ -222,12 +230,9 @@ class M2VSL(Localizer):
 
     def _fuse(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """One map from S: each (B, K, h_s, w_s), upsampled to `size`; ledger 18, 19."""
-        how = self.config.fuse
-        if how == "last":
-            return ops.upsample(maps[-1], size)
-        stack = torch.stack([ops.upsample(m, size) for m in maps])  # (S, B, K, H, W)
-        if how == "max":
-            return stack.amax(0)
+        stack, how = torch.stack([ops.upsample(m, size) for m in maps]), self.config.fuse  # (S, B, K, H, W)
+        if how in ("last", "max"):
+            return stack[-1] if how == "last" else stack.amax(0)
         if how == "learned":
             return (self.fusion.softmax(0).view(-1, 1, 1, 1, 1) * stack).sum(0)
         return stack.mean(0)
@@ -236,7 +241,8 @@ class M2VSL(Localizer):
         self, features: Sequence[Tensor], queries: Tensor, stages: Sequence[Tensor], size: tuple[int, int]
     ) -> Tensor:
         """Cosine of every location with queries (B, K, D), fused over scales: (B, K, H, W)."""
-        maps = [ops.similarity(ops.unit(v), ops.unit(queries, -1)) for v in features]
+        scaled = ops.evened if self.config.lengths else ops.unit
+        maps = [ops.similarity(scaled(v), ops.unit(queries, -1)) for v in features]
         if not self.config.spread:
             return self._fuse(maps, size)
         coarse = self._fuse(maps, (stages[2].shape[-2], stages[2].shape[-1]))
@@ -246,13 +252,15 @@ class M2VSL(Localizer):
     @torch.no_grad()
     def localize(self, batch: Batch) -> Maps:
         """One map per class (with class tokens), or one map of the whole mixture."""
-        stages, sound = self.visual(batch.image), self.listen(batch.spectrogram)
-        pyramid, size = self.pyramid(stages), (batch.image.shape[-2], batch.image.shape[-1])
+        size, side = (batch.image.shape[-2], batch.image.shape[-1]), self.config.view or batch.image.shape[-2]
+        near = ops.upsample(batch.image, (side, side * size[1] // size[0]), align_corners=False)
+        stages, sound = self.visual(near), self.listen(batch.spectrogram)
+        pyramid = self.pyramid(stages)
         if not self.config.mmt:
             heat = self._maps(pyramid, self.project_audio(sound)[:, None], stages, size)
             return Maps(heat, torch.tensor([-1], device=heat.device))
         slots = self.mmt(pyramid, self.project_audio(sound))
-        features = slots.grids if self.config.map_features == "after" else pyramid
+        features = self._features(pyramid, slots)
         heat = self._maps(features, slots.audio, stages, size)
         presence = torch.sigmoid(self.heard(slots, sound).float())  # (B, C)
         if self.config.presence == "both":
@@ -262,20 +270,13 @@ class M2VSL(Localizer):
         return Maps(heat, torch.arange(heat.shape[1], device=heat.device), presence)
 
 
-def _remixed(spectrogram: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
-    """A batch's sounds (B, 1, F, T) with their labels (B, C), and each once more mixed with another: 2 B of both."""
-    other = torch.randperm(len(heard), device=heard.device)
-    both = mix_spectrograms(spectrogram, spectrogram[other])
-    return torch.cat([spectrogram, both]), torch.cat([heard, torch.maximum(heard, heard[other])])
-
-
 def _check(config: M2VSLConfig) -> None:
     allowed = {
         "pool": ("none", "5x5"),
         "scale_sum": ("sum", "mean"),
         "token_init": ("normal", "zeros"),
         "fuse": ("mean", "max", "last", "learned"),
-        "map_features": ("before", "after"),
+        "map_features": ("before", "after", "both"),
         "class_reduction": ("mean", "sum"),
         "peak": ("max", "soft"),
         "heard_from": ("slots", "sound"),
@@ -284,13 +285,15 @@ def _check(config: M2VSLConfig) -> None:
     for name, values in allowed.items():
         if getattr(config, name) not in values:
             raise ValueError(f"{name}: expected one of {', '.join(values)}, got {getattr(config, name)!r}")
-    if not config.scales or tuple(s for s in (1, 2, 3, 4) if s in config.scales) != tuple(config.scales):
-        raise ValueError(f"scales: expected some of 1, 2, 3, 4, finest first, got {config.scales}")
-    if config.map_features == "after" and not config.mmt:
-        raise ValueError("map_features='after' needs mmt=True: there is no transformer to come after")
-    if (config.map_weight or config.gate) and not config.mmt:
-        raise ValueError("map_weight and gate need mmt=True: without class tokens no map belongs to a class")
-    if config.remix and not (config.mmt and config.heard_from == "sound"):
-        raise ValueError("remix needs mmt=True and heard_from='sound': mixed sounds have no picture to be slots with")
-    if config.fuse == "learned" and not config.map_weight:
-        raise ValueError("fuse='learned' needs map_weight > 0: no other loss reads the fused map")
+    features, bare = config.map_features, not config.mmt
+    ordered = config.scales and tuple(s for s in (1, 2, 3, 4) if s in config.scales) == tuple(config.scales)
+    for wrong, told in (
+        (not ordered, f"scales: expected some of 1, 2, 3, 4, finest first, got {config.scales}"),
+        (0 < config.view < 32, f"view: expected 0 or at least 32 pixels, got {config.view}"),
+        (bare and features != "before", f"map_features={features!r} needs mmt=True: no transformer is there otherwise"),
+        (bare and (config.map_weight or config.gate), "map_weight and gate need mmt=True: maps of no class otherwise"),
+        (config.remix and (bare or config.heard_from == "slots"), "remix needs mmt=True and heard_from='sound'"),
+        (config.fuse == "learned" and not config.map_weight, "fuse='learned' needs map_weight > 0, to learn from"),
+    ):
+        if wrong:
+            raise ValueError(told)

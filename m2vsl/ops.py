@@ -15,6 +15,11 @@ def unit(x: Tensor, dim: int = 1) -> Tensor:
     return F.normalize(x.float(), dim=dim)
 
 
+def evened(x: Tensor) -> Tensor:
+    """Cells (B, D, h, w) over the mean length of the cells of their picture: who is longer stays longer; float32."""
+    return x.float() / x.float().norm(dim=1).mean((-2, -1)).clamp(min=1e-12)[:, None, None, None]
+
+
 def similarity(features: Tensor, queries: Tensor) -> Tensor:
     """Inner product of every location of every picture with every query; cosines if both are unit vectors.
 

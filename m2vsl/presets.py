@@ -32,6 +32,7 @@ class Preset:
     audio: AudioConfig = field(default_factory=lambda: AUDIO["paper300"])
     test_length: int = 250  # synthetic pictures in the test list
     val_length: int = 64  # synthetic pictures in the validation list
+    videos: tuple[int, int, int] = (300, 30, 40)  # of train, val and test of either part of avsbench-like
     short: bool = True  # too short for some methods, which take more and smaller steps: `Method.steps`, `Method.lr`
     val_fold: int = 4  # of a folder; 0 = train on it too and keep the last weights: choices were made with it held out
 
@@ -48,6 +49,7 @@ PRESETS: dict[str, Preset] = {
         train=replace(_CPU, steps=4, batch_size=4, log_every=2, warmup_steps=0),
         test_length=8,
         val_length=8,
+        videos=(4, 1, 2),
     ),
     "quick": Preset(
         "a first look: one to three minutes a run on two CPU cores",
@@ -105,25 +107,27 @@ def experiment(
         if value not in known:
             raise ValueError(f"expected {name} among {', '.join(known)}, got {value!r}")
     size = PRESETS[preset]
+    data = _data(dataset, data_root, size)
+    own = {field: value for field, value in METHODS[method].data.items() if hasattr(data, field)}  # one has no solos
     return Experiment(
         method=method,
         dataset=dataset,
         task=task,
         preset=preset,
         seed=seed,
-        data=replace(_data(dataset, data_root, size), **METHODS[method].data),
+        data=replace(data, **own),
         audio=size.audio,
         model=_model(method, task, size),
-        train=_train(method, size),
+        train=_train(method, dataset, size),
     )
 
 
-def _train(method: str, size: Preset) -> TrainConfig:
-    """Solos come in batches twice as large: a duet is two photographs and two sounds."""
+def _train(method: str, dataset: str, size: Preset) -> TrainConfig:
+    """Solos come in batches twice as large: a duet is two photographs and two sounds. Frames of AVSBench are single."""
     chosen, train = METHODS[method], size.train
     return replace(
         train,
-        batch_size=train.batch_size * (2 if chosen.solos else 1),
+        batch_size=train.batch_size * (2 if chosen.solos and not dataset.startswith("avsbench") else 1),
         steps=round(train.steps * (chosen.steps if size.short else 1)),
         lr=train.lr * (chosen.lr if size.short else 1),
     )
@@ -133,9 +137,14 @@ def _data(dataset: str, root: str, size: Preset) -> Any:
     make = DATASETS[dataset][1]
     if dataset == "synthetic":
         return make(size=size.size, test_length=size.test_length, val_length=size.val_length)
+    if dataset == "avsbench-like":
+        return make(root=root, size=size.size, s4=size.videos, ms3=size.videos)
     if not root:
-        inside = "frames/ and audio/" if dataset == "vggsound" else "images/, masks/ and audio/"
+        lists = {"vggsound": "frames/ and audio/", "avsbench": "s4_meta_data.csv and ms3_meta_data.csv"}
+        inside = lists.get(dataset, "images/, masks/ and audio/")
         raise ValueError(f"data set {dataset!r} needs data_root: the folder with {inside}")
+    if dataset == "avsbench":
+        return make(root=root, size=size.size)
     if dataset == "vggsound":
         return make(root=root, size=size.size, val_share=0.05 if size.val_fold else 0.0)
     return make(root=root, size=size.size, val_fold=size.val_fold)

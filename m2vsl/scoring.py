@@ -146,7 +146,8 @@ def score_maps(
     if cover.missing and not allow_missing:
         missing = [Problem(maps.path / id, "maps", "expected maps of this clip, got none") for id in cover.missing]
         raise DataError(maps.path, [*maps.problems, *missing], ADVICE)
-    tally, reader = Tally(protocols, segmentation), _Reader(maps, truths, roles, segmentation)
+    tally = Tally(protocols, *([segmentation] if segmentation else []))
+    reader = _Reader(maps, truths, roles, segmentation)
     for batch in alike(reader.clips(cover.found), BATCH):
         _add(tally, batch)
     if reader.unusable and (not allow_missing or not tally.pictures):
@@ -236,7 +237,7 @@ def _add(tally: Tally, batch: Sequence[Clip]) -> None:
 
 def record_of(scored: Scored, *, seed: int = 0) -> Record:
     """The record of what was scored: scores, counts, protocols with their hashes, hash of the ids and of the maps."""
-    protocols = described(scored.protocols, scored.segmentation)
+    protocols = described(scored.protocols, *([scored.segmentation] if scored.segmentation else []))
     what: dict[str, Any] = {"maps": scored.maps, "truths": [scored.kind, scored.truths], "roles": scored.roles}
     what |= {"protocols": {name: fields["digest"] for name, fields in protocols.items()}, "others": scored.others}
     what |= {"subset": scored.subset, "counts": scored.counts, **scored.named}

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from m2vsl.attention import Attention, Block, DropPath, Grouping, LiteralBlock, literal_attention
 
@@ -115,3 +116,17 @@ def test_a_group_is_its_share_of_the_features_over_its_sum_plus_one(grouping: Gr
 def test_the_order_of_features_does_not_matter(grouping: Grouping) -> None:
     features, classes = tokens(2, 6, 16), tokens(2, 3, 16, seed=1)
     torch.testing.assert_close(grouping(features, classes), grouping(features.flip(1), classes))
+
+
+def test_a_cpu_attends_in_float32_whatever_autocast_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16 its kernel takes several times as long."""
+    seen = []
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        seen.append((q.dtype, torch.is_autocast_enabled("cpu")))
+        return v
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attend)
+    with torch.autocast("cpu", torch.bfloat16):
+        Attention(16, 2)(torch.randn(1, 3, 16), torch.randn(1, 3, 16))
+    assert seen == [(torch.float32, False)]

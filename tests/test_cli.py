@@ -9,14 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from scenes import photo_folder
 
-from m2vsl import cli, experiment
+from m2vsl import cli, cli_maps, experiment
 from m2vsl.baselines.ez_vsl import EZVSL
 from m2vsl.methods import METHODS
+from m2vsl.metrics.calls import Segmentation
 from m2vsl.presets import PRESETS
 
 COMMANDS = ("", "data", "data check", "train", "evaluate", "bounds", "table", "run")
@@ -48,6 +49,10 @@ def test_every_command_has_help_with_an_example(command: str, m2vsl: Callable[[s
     assert status == 0 and not err
     assert re.search(rf"^  m2vsl {command}", out, re.MULTILINE), "an example to copy"
     assert max(map(len, out.splitlines())) <= 100
+
+
+def test_maps_are_read_in_every_way_there_is() -> None:
+    assert cli_maps.VALUES == get_args(get_type_hints(Segmentation)["reads"])
 
 
 def test_help_names_what_there_is(m2vsl: Callable[[str], Result]) -> None:

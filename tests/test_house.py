@@ -30,12 +30,14 @@ FLOORS = (  # a module imports from lower floors only
     ("", "types", "paths", "help"),
     ("ops", "parallel", "audio", "frame", "media", "records"),
     ("encoders", "attention", "losses", "localizer", "metrics"),
-    ("model", "baselines", "data", "training", "evaluate", "hearing"),
-    ("methods",),
+    ("model", "baselines", "data", "training", "evaluate", "hearing", "refine"),
+    ("methods", "segmenting"),
+    ("exam",),
     ("experiment", "scoring"),
     ("presets",),
+    ("ablations",),
     ("report",),
-    ("cli_maps",),
+    ("cli_maps", "cli_masks"),
     ("cli",),
 )
 SIBLINGS = ("metrics", "data", "training", "report")  # rooms whose modules may import one another, without cycles

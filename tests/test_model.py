@@ -11,9 +11,9 @@ from scenes import CLASSES, TINY, batch_of
 from torch.nn import functional as F
 
 from m2vsl import losses, ops
-from m2vsl.audio import AUDIO, log_spectrogram
+from m2vsl.audio import AUDIO, log_spectrogram, remixed
 from m2vsl.encoders import EncoderConfig
-from m2vsl.model import M2VSL, MMT, M2VSLConfig, _remixed
+from m2vsl.model import M2VSL, MMT, M2VSLConfig
 from m2vsl.types import Batch
 
 CHOICES: dict[str, dict[str, Any]] = {
@@ -36,6 +36,8 @@ CHOICES: dict[str, dict[str, Any]] = {
     "learned mean": {"fuse": "learned", "map_weight": 1.0},
     "gated": {"gate": True},
     "after": {"map_features": "after"},
+    "before and after": {"map_features": "both"},
+    "before and after, learned": {"map_features": "both", "fuse": "learned", "map_weight": 1.0},
     "after, one transformer": {"map_features": "after", "joint": True},
     "class losses summed": {"class_reduction": "sum"},
     "heard from the sound": {"heard_from": "sound"},
@@ -91,8 +93,9 @@ def test_every_choice_learns_and_localizes(choices: dict[str, Any]) -> None:
     "choices",
     [{k: "nonsense"} for k in ("pool", "scale_sum", "token_init", "fuse", "map_features", "class_reduction")]
     + [{k: "nonsense"} for k in ("peak", "heard_from", "presence")]
-    + [{"scales": ()}, {"scales": (0, 4)}, {"scales": (5,)}, {"scales": (4, 3)}, {"scales": (4, 4)}]
-    + [{"map_features": "after", "mmt": False}, {"map_weight": 1.0, "mmt": False}, {"gate": True, "mmt": False}]
+    + [{"view": 8}, {"scales": ()}, {"scales": (0, 4)}, {"scales": (5,)}, {"scales": (4, 3)}, {"scales": (4, 4)}]
+    + [{"map_features": k, "mmt": False} for k in ("after", "both")]
+    + [{"map_weight": 1.0, "mmt": False}, {"gate": True, "mmt": False}]
     + [{"fuse": "learned"}],
     ids=str,
 )
@@ -237,10 +240,32 @@ def test_a_muted_source_is_no_query_and_its_label_still_counts_for_the_picture()
     assert not torch.isclose(one["mmc"], other["mmc"])  # picture 0 would be a negative of the other sounds of class 1
 
 
+def test_frames_are_looked_at_from_as_near_as_asked() -> None:
+    """A view of twice the size is what the trunk sees of enlarged pictures; the map comes at the picture's own size."""
+    batch, near, plain = batch_of(), model(view=128).eval(), model().eval()
+    enlarged = replace(batch, image=ops.upsample(batch.image, (128, 256), align_corners=False))
+    found, expected = near.localize(batch).heat, plain.localize(enlarged).heat
+    assert found.shape[-2:] == (64, 128) and expected.shape[-2:] == (128, 256)
+    torch.testing.assert_close(found[..., 0, 0], expected[..., 0, 0])
+    torch.testing.assert_close(found[..., -1, -1], expected[..., -1, -1])
+    assert torch.equal(model(view=64).eval().localize(batch).heat, plain.localize(batch).heat)
+
+
+def test_lengths_of_cells_are_kept_beside_their_mean() -> None:
+    cells = torch.randn(3, 8, 4, 5)
+    kept = ops.evened(cells)
+    for b in range(3):
+        mean = sum(cells[b, :, y, x].norm() for y in range(4) for x in range(5)) / 20
+        torch.testing.assert_close(kept[b], cells[b] / mean)
+    assert torch.equal(ops.evened(torch.zeros(1, 8, 2, 2)), torch.zeros(1, 8, 2, 2))
+    one, other = (model(lengths=on).eval().localize(batch_of()).heat for on in (True, False))
+    assert not torch.allclose(one, other)
+
+
 def test_remixed_sounds_come_after_the_batch_and_keep_the_louder_of_two_cells() -> None:
     torch.manual_seed(0)
     batch = batch_of()
-    spectrogram, heard = _remixed(batch.spectrogram, batch.heard)
+    spectrogram, heard = remixed(batch.spectrogram, batch.heard)
     assert torch.equal(spectrogram[:4], batch.spectrogram) and torch.equal(heard[:4], batch.heard)
     partner = []
     for b in range(4):
@@ -301,10 +326,14 @@ def test_presence_may_ask_ears_and_eyes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("gate", True), ("presence", "both"), ("spread", 2), ("spread_temperature", 0.5)]
+    ("name", "value"),
+    [
+        *[("gate", True), ("presence", "both"), ("spread", 2), ("spread_temperature", 0.5)],
+        *[("lengths", True), ("view", 96)],
+    ],
 )
 def test_what_is_read_at_test_alone_changes_no_loss(name: str, value: Any) -> None:
-    assert name in M2VSLConfig.AT_TEST and len(M2VSLConfig.AT_TEST) == 4
+    assert name in M2VSLConfig.AT_TEST and len(M2VSLConfig.AT_TEST) == 6
     one, other = model().eval()(batch_of()), model(**{name: value}).eval()(batch_of())
     assert all(torch.equal(one[k], other[k]) for k in one)
 

@@ -65,6 +65,11 @@ class FolderConfig:
         """Whether there is a validation list."""
         return self.val_fold > 0
 
+    @property
+    def val_masks(self) -> bool:
+        """Whether it has truths: always, where there is one."""
+        return self.validates
+
     def source(self, task: str) -> str:
         """What is tested as records call it: the name of the folder."""
         return Path(self.root).resolve().name
@@ -133,6 +138,15 @@ class FolderDataset:
     def ids(self) -> list[str]:
         """The keys of the val or test list; in training, where pairs are endless, the names of the files."""
         return self._files if self.split == "train" else [scene.key for scene in self._scenes]
+
+    def parts(self) -> dict[str, set[str]]:
+        """Keys of the val or test list by the kind of all masks that count, where image_index.csv tells of several."""
+        kinds, found = self.layout.mask_kinds, dict[str, set[str]]()
+        for scene in self._scenes:
+            loud = [photo.name for photo, on in zip(scene.photos, scene.sounding, strict=True) if on]
+            if len(of := {kinds[name] for name in loud if name in kinds}) == 1 and len(set(kinds.values())) > 1:
+                found.setdefault(of.pop(), set()).add(scene.key)
+        return found
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):

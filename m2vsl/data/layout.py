@@ -9,6 +9,7 @@ Conventions
     audio/<class>/*.wav           .flac .ogg .mp3
     classes.csv                   optional; column class (and id): the classes and their order, else alphabetical
     image_index.csv               optional; columns class, file (and fold): which photographs, else all
+                                  and mask_kind, "human" say: what is scored apart, too
     audio_index.csv               optional; the same for recordings
 
 Folds count from 1. Without them the files of a class are ordered by a hash of their names and dealt out in turn, so
@@ -20,8 +21,8 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
@@ -77,6 +78,7 @@ class Layout:
     photos: tuple[Item, ...]
     sounds: tuple[Item, ...]
     problems: tuple[Problem, ...]
+    mask_kinds: Mapping[str, str] = field(default_factory=dict)  # name of a photograph -> who made its mask
 
     def mask(self, photo: Item) -> Path:
         """Where the mask of a photograph belongs; the file need not exist."""
@@ -102,7 +104,7 @@ def read_layout(root: Path, folds: int = 5) -> Layout:
     for photo in photos:
         if stems[str(Path(photo.name).with_suffix(""))] > 1:
             problems.append(Problem(photo.path, "photo", "expected one photograph of this name, got several: one mask"))
-    return Layout(root, classes, photos, sounds, tuple(problems))
+    return Layout(root, classes, photos, sounds, tuple(problems), _mask_kinds(root, photos))
 
 
 def lacking(place: Path, classes: Sequence[str], items: Iterable[Item], message: str) -> list[Problem]:
@@ -168,6 +170,13 @@ def _indexed(
         else:
             listed[path] = int(fold or 0)
     return list(listed.items())
+
+
+def _mask_kinds(root: Path, photos: Iterable[Item]) -> dict[str, str]:
+    names, index = {photo.name for photo in photos}, root / "image_index.csv"
+    rows = [row for _, row in _rows(index)] if index.is_file() else []
+    told = {f"{row.get('class')}/{row.get('file')}": row.get("mask_kind", "") for row in rows}
+    return {name: kind for name, kind in told.items() if kind and name in names}
 
 
 def _dealt(paths: Iterable[Path], folds: int) -> dict[Path, int]:

@@ -95,6 +95,7 @@ class SyntheticConfig:
         return sounding, silent
 
     validates = True  # there is a validation list
+    val_masks = True  # and it has truths
 
     def source(self, task: str) -> str:
         """What is tested as records call it."""

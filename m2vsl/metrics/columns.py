@@ -9,12 +9,14 @@ Columns of the rows (see `m2vsl.metrics.tally`)
 - ``confidence``: of each source's map, where SLAVC's protocols are asked for.
 - ``tvsl/ap``: average precision of each source's map, brought to size as T-VSL does.
 - ``avgn_as_released/piap``, ``noprior_as_released/cap`` of each source, ``noprior_as_released/piap`` of each picture.
-- ``avsbench/iou``, ``avsbench/f`` of each picture: its maps and its truths united; F at its own best threshold.
+- ``avsbench/iou``, ``avsbench/f`` of each picture: its maps and its truths united; F at its own best threshold. The
+  maps of the classes that sound; in ``avsbench-predicted`` of those that seem to (`sounding`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +28,8 @@ from m2vsl.metrics.detection import confidence
 from m2vsl.metrics.matching import Choice, Match
 from m2vsl.metrics.protocols import HEADLINE, PUBLISHED, Protocol
 from m2vsl.metrics.ranking import average_precision, average_precision_as_released_avgn
-from m2vsl.metrics.segmentation import frame_f_curves, frame_iou
-from m2vsl.types import Truth
+from m2vsl.metrics.segmentation import frame_curves, frame_iou
+from m2vsl.types import Maps, Truth
 
 Columns = dict[str, Tensor]
 Places = tuple[Tensor, Tensor]  # picture (n,) and source (n,) of every row
@@ -127,17 +129,57 @@ def per_picture(found: Match, sized: Sized, truth: Truth, protocols: Sequence[Pr
     return {"noprior_as_released/piap": piap}
 
 
-def segments(found: Match, truth: Truth, segmentation: Segmentation) -> tuple[Columns, Tensor, Tensor]:
-    """Each picture as one frame: its columns (B,), its F curve (B, 255), and whether it has a truth (B,).
+class Segmented(NamedTuple):
+    """Pictures as frames, one mask each."""
 
-    A picture is foreground where any answering map says so, and truly where any sounding source is.
+    iou: Tensor  # (B,)
+    f: Tensor  # (B,) at the threshold that is best for the frame; NaN without a truth
+    curves: tuple[Tensor, Tensor]  # F and IoU at every threshold, (B, 255) each
+    real: Tensor  # (B,) bool: it has a truth
+    logits: Tensor  # (B, H, W) of the union of its maps
+
+    def columns(self, name: str) -> Columns:
+        """The columns of a segmentation of that name."""
+        return {f"{name}/iou": self.iou, f"{name}/f": self.f}
+
+
+def segments(found: Match, maps: Maps, truth: Truth, segmentation: Segmentation) -> Segmented | None:
+    """Each picture as one frame: foreground where any chosen map says so, and truly where any sounding source is.
+
+    found: the oracle's answers among `maps`, heat (B, K, H, W). None where the choice cannot be made: see
+    `matching.choosable`.
     """
-    least = found.heat.amin((1, 2, 3), keepdim=True)
-    united = torch.where(found.used[..., None, None], found.heat, least).amax(1)
-    real = (truth.mask * truth.present[..., None, None]).amax(1)
+    if not matching.choosable(maps, segmentation.choice):
+        return None
+    heat, used = found.heat, found.used
+    if segmentation.choice == "predicted" and maps.presence is not None and matching.is_named(maps):
+        heat, used = maps.heat, sounding(maps.presence)
+    least = heat.amin((1, 2, 3), keepdim=True)
+    united = torch.where(used[..., None, None], heat, least).amax(1)
+    true = sounds_where(truth)
     logits = segmentation.logits(united)
-    logits = torch.where(found.used.any(1)[:, None, None], logits, -100.0)  # no map, no foreground
-    curves, has_truth = frame_f_curves(logits, real), (real > 0).flatten(1).any(1)
-    best = curves.amax(1).masked_fill(~has_truth, torch.nan)
-    name = segmentation.name
-    return {f"{name}/iou": frame_iou(logits, real), f"{name}/f": best}, curves, has_truth
+    logits = torch.where(used.any(1)[:, None, None], logits, -100.0)  # no map, no foreground
+    curves, real = frame_curves(logits, true), (true > 0).flatten(1).any(1)
+    best = curves[0].amax(1).masked_fill(~real, torch.nan)
+    return Segmented(frame_iou(logits, true), best, curves, real, logits)
+
+
+def sounds_where(truth: Truth) -> Tensor:
+    """The union of the sounding sources of each picture: (B, S, H, W) -> (B, H, W).
+
+    >>> mask = torch.tensor([[[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]]])
+    >>> sounds_where(Truth(mask, torch.tensor([[0, 1]]), torch.tensor([[True, False]])))
+    tensor([[[1., 0., 0.]]])
+    """
+    return (truth.mask * truth.present[..., None, None]).amax(1)
+
+
+def sounding(presence: Tensor) -> Tensor:
+    """The classes that seem to sound, bool (B, K): those at 0.5 or above, else the surest (protocol 4.2, point 9).
+
+    >>> sounding(torch.tensor([[0.7, 0.5, 0.1], [0.2, 0.4, 0.1]]))
+    tensor([[ True,  True, False],
+            [False,  True, False]])
+    """
+    surest = torch.nn.functional.one_hot(presence.argmax(1), presence.shape[1]).bool()
+    return (presence >= 0.5) | (surest & (presence < 0.5).all(1, keepdim=True))

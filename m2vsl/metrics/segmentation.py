@@ -17,6 +17,7 @@ Metrics
 -------
 - `mean_iou`, `frame_iou`: foreground Jaccard; no mean over classes despite its usual name mIoU.
 - `f_score`, `frame_f_curves`: F at the best threshold; F of each frame at every threshold.
+- `frame_curves`: the same F, and the IoU of each frame at every threshold.
 - `to_logits`: what turns a heat map into logits.
 """
 
@@ -100,22 +101,34 @@ def _best_of_mean(curves: Tensor) -> float:
 
 
 def frame_f_curves(logits: Tensor, truth: Tensor) -> Tensor:
-    r"""F of each frame at the thresholds k / 254, k = 0 ... 254.
-
-    .. math:: F = \frac{(1 + \beta^2) P R}{\beta^2 P + R}, \quad \beta^2 = 0.3
-
-    logits, truth: (N, H, W). Returns float64 (N, 255); 0 where precision and recall are 0, as for an empty truth.
+    """F of each frame at every threshold, (N, H, W) -> (N, 255): the first of `frame_curves`.
 
     >>> logits, truth = torch.tensor([[[2.0, 1.0], [-1.0, -2.0]]]), torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
     >>> frame_f_curves(logits, truth)[0, [0, 127, 254]]  # thresholds 0, 0.5 and 1
     tensor([0.3023, 0.5652, 0.0000], dtype=torch.float64)
     """
+    return frame_curves(logits, truth)[0]
+
+
+def frame_curves(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    r"""F and IoU of each frame at the thresholds k / 254, k = 0 ... 254: foreground is at least the threshold.
+
+    .. math:: F = \frac{(1 + \beta^2) P R}{\beta^2 P + R}, \quad \beta^2 = 0.3
+
+    logits, truth: (N, H, W). Returns float64 (N, 255) twice: F, 0 where precision and recall are 0, as for an empty
+    truth; and what `frame_iou` is at its own cut, for an empty truth the share of background pixels.
+
+    >>> logits, truth = torch.tensor([[[2.0, 1.0], [-1.0, -2.0]]]), torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
+    >>> frame_curves(logits, truth)[1][0, [0, 127, 254]]  # of everything, of half of the pixels, of none
+    tensor([0.2500, 0.5000, 0.0000], dtype=torch.float64)
+    """
     logits, real = _checked(logits, truth)
     thresholds = torch.linspace(0, 1, THRESHOLDS, device=logits.device)
     predicted, hit = _reaching(thresholds, torch.sigmoid(logits.float()).flatten(1), real.flatten(1))
-    precision = hit / (predicted + 1e-20)
-    recall = hit / (real.flatten(1).sum(1, keepdim=True) + 1e-20)
-    return ((1 + BETA_SQUARED) * precision * recall / (BETA_SQUARED * precision + recall)).nan_to_num(0)
+    true, pixels = real.flatten(1).sum(1, keepdim=True).double(), real.shape[-2] * real.shape[-1]
+    precision, recall = hit / (predicted + 1e-20), hit / (true + 1e-20)
+    f = ((1 + BETA_SQUARED) * precision * recall / (BETA_SQUARED * precision + recall)).nan_to_num(0)
+    return f, torch.where(true > 0, hit / (true + predicted - hit + 1e-7), (pixels - predicted) / pixels)
 
 
 def _reaching(thresholds: Tensor, probability: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,8 +20,8 @@ Scalars
 - ``heard_accuracy``: share of pictures for which the classes that a method is surest of are those that sound.
 - ``slavc/detection_ap@t``, ``slavc_as_released/detection_ap@t``: see `m2vsl.metrics.detection`.
 - T-VSL's "CIoU@0.3" is ``tvsl-0.3/iou``, a mean.
-- ``avsbench/miou``, ``/f``, ``/f@call<n>``: see `m2vsl.metrics.calls`. Other columns of `m2vsl.metrics.columns`: their
-  mean, under their own name.
+- ``avsbench/miou``, ``/f``, ``/f@call<n>``, and ``avsbench-predicted/...`` alike: see `m2vsl.metrics.calls`. Other
+  columns of `m2vsl.metrics.columns`: their mean, under their own name.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class Tally:
     1.0
     """
 
-    def __init__(self, protocols: Iterable[Protocol], segmentation: Segmentation | None = None) -> None:
-        self.protocols, self.segmentation = tuple(protocols), segmentation
-        self.calls = Calls(segmentation.calls if segmentation else ())
+    def __init__(self, protocols: Iterable[Protocol], *segmentations: Segmentation) -> None:
+        self.protocols, self.segmentations = tuple(protocols), segmentations
+        self.calls = {one.name: Calls(one.calls) for one in segmentations}
         self.sources: list[Row] = []
         self.pictures: list[Row] = []
 
@@ -97,7 +97,7 @@ class Tally:
             raise ValueError("expected at least one picture to summarise, got none")
         sounding = [row for row in self.sources if row["sounds"]]
         silent = [row for row in self.sources if not row["sounds"]]
-        scalars = _source_scalars(sounding, self.protocols) | _picture_scalars(self.pictures) | self._segmentation()
+        scalars = _source_scalars(sounding, self.protocols) | _picture_scalars(self.pictures) | self._segmented()
         scalars |= {f"swapped/{name}": value for name, value in _source_scalars(silent, self.protocols).items()}
         counts = {
             "pictures": len(self.pictures),
@@ -107,12 +107,13 @@ class Tally:
         }
         return Summary(scalars, counts, tuple(self.sources), tuple(self.pictures))
 
-    def _segmentation(self) -> dict[str, float]:
-        if self.segmentation is None or not (scores := self.calls.scores()):
-            return {}
-        name = self.segmentation.name
-        scores = {"miou": float(column(self.pictures, f"{name}/iou").mean()), **scores}
-        return {f"{name}/{score}": value for score, value in scores.items()}
+    def _segmented(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for name, calls in self.calls.items():
+            if scores := calls.scores():
+                scores = {"miou": float(column(self.pictures, f"{name}/iou").mean()), **scores}
+                found |= {f"{name}/{score}": value for score, value in scores.items()}
+        return found
 
 
 def _source_scalars(rows: Sequence[Row], protocols: Iterable[Protocol]) -> dict[str, float]:

@@ -50,6 +50,16 @@ def overlay(ax: Axes, image: Tensor, values: Tensor, title: str = "") -> None:
     _halves(ax, image)
 
 
+def masked(ax: Axes, image: Tensor, probability: Tensor, title: str = "") -> None:
+    """The picture (3, H, W), dim and grey where a mask (h, w), upsampled, is not above 0.5."""
+    size = (image.shape[-2], image.shape[-1])
+    inside = ops.upsample(probability.detach().cpu().float()[None, None], size)[0, 0, ..., None] > 0.5
+    shown = frame.to_display(image)
+    grey = 0.35 * (shown @ LUMA)[..., None].expand(-1, -1, 3)
+    _still(ax, torch.where(inside, shown, grey).numpy(), title)
+    _halves(ax, image)
+
+
 def outlines(ax: Axes, masks: Tensor, *, first: int = 0) -> list[Any]:
     """Outlines of masks (S, H, W), each in its own colour and line, on a dark rim; returns what a legend needs.
 

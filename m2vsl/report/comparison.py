@@ -128,15 +128,16 @@ class Comparison:
 def compare(found: Iterable[Record], benchmark: Benchmark, protocol: str = "framewise-area50-oracle") -> Comparison:
     """Our records of one data set and task beside a printed group of columns.
 
-    ValueError for records of another task or of several lists, and for a protocol that is not in `PROTOCOLS`.
+    ValueError for records of another task or of several lists, and for a protocol that is not in `PROTOCOLS` (of masks,
+    see `Benchmark.metric`, any).
     """
-    every = list(found)
-    if protocol not in PROTOCOLS:
+    every, masks = list(found), benchmark.table in ("3", "4")
+    if protocol not in PROTOCOLS and not masks:
         raise ValueError(f"expected protocol among {', '.join(PROTOCOLS)}, got {protocol!r}")
     if odd := sorted({record.task for record in every} - {benchmark.task}):
         raise ValueError(f"expected records of task {benchmark.task}, got {', '.join(odd)}")
     columns = [Column(benchmark.metric(score, protocol)) for score in benchmark.scores]
-    ours = replace(shown(every, columns), columns=tuple(columns))
+    ours = replace(shown(every, columns, rows.segmenters() if masks else rows.methods()), columns=tuple(columns))
     first = every[0] if every else None
     return Comparison(
         benchmark, protocol, ours, of(benchmark, protocol), first.dataset if first else "", _other(first, benchmark)
@@ -171,6 +172,17 @@ def evaluators(task: str) -> tuple[Column, ...]:
     return tuple(Column(f"{LISTS[task]}/{name}") for name in names)
 
 
+def masks(task: str, part: str = "", test_list: str = "") -> tuple[Column, ...]:
+    """Table 3: at the fixed and at the tuned cut, F of all frames and per call; classes told, classes heard; refined.
+
+    part: "human/" or another part of a list that is scored apart. test_list: another than the task's own.
+    """
+    start = f"{test_list or LISTS[task]}/{part}"
+    told = [f"avsbench/{score}" for score in ("miou", "miou@val", "f", "f@call5")]
+    heard = ["avsbench-predicted/miou", "avsbench-predicted/f"]
+    return tuple(Column(f"{start}{name}") for name in (*told, *heard, "refined/avsbench/miou", "refined/avsbench/f"))
+
+
 def hearing(task: str) -> tuple[Column, ...]:
     """What becomes of a map under silence, noise and a sound of nothing that is seen (`m2vsl.hearing`)."""
     which = "solo" if task == "single" else "one"
@@ -183,10 +195,10 @@ def interactive() -> tuple[Column, ...]:
     return tuple(Column(f"one/interaction/{name}/ciou@0.3") for name in names)
 
 
-def shown(found: Sequence[Record], columns: Sequence[Column]) -> Table:
-    """The table of all rows, without columns that none of the records has: a solo photograph has nothing silent."""
+def shown(found: Sequence[Record], columns: Sequence[Column], methods: Sequence[str] = ()) -> Table:
+    """The table of all rows (or `methods`), without columns that no record has: a solo photo has nothing silent."""
     known = [c for c in columns if not found or any(c.metric in record.metrics for record in found)]
-    return table(found, known, rows.methods())
+    return table(found, known, methods or rows.methods())
 
 
 def told(made: Table, column: Column, baseline: str = "centre") -> str:

@@ -91,6 +91,22 @@ WORDS: dict[str, Words] = {
         _CLASS,
         "the louder cell of two spectrograms, not the sum of two waveforms; no object guidance",
     ),
+    "avs_ws": Words(
+        "the classes of each video, for classifiers of what its mask covers",
+        _ONE_MAP,
+        "labels in place of masks, which is our definition of the row; the sound's trunk learns, in place of VGGish; "
+        "one frame, not five",
+    ),
+    "cam": Words(
+        "the classes of each video, for classifiers of the picture",
+        "the class of a source, or nothing, where it has to see the class",
+        "one size of picture, no mirror image, no random field; Adam in place of SGD",
+    ),
+    "c2am": Words(
+        "nothing",
+        _ONE_MAP,
+        "the border is followed from the first update on; no refinement of its masks; Adam in place of SGD",
+    ),
     "m2vsl": Words(
         "the classes of each video, in three losses and to pick the class slots",
         _CLASS,

@@ -1,10 +1,10 @@
-"""The numbers printed in Tables 1 and 2 of the paper, where each comes from, and which of our scalars answers it.
+"""The numbers printed in Tables 1 to 4 of the paper, where each comes from, and which of our scalars answers it.
 
 ``data/paper.csv`` has one row per printed cell; where the paper has a dash there is none. Below them stand rows with an
 empty ``table``, which the paper lacks: what a constant, noise and the best possible map score on the same boxes
 (protocol 2.6; compared with tests/golden/vggss_anchors.npz).
 
-Source: Tables 1 and 2; ledger 47 and baselines 1.6 for where rows come from.
+Source: Tables 1 to 4; ledger 34, 47 and baselines 1.6 for where rows come from.
 
 Conventions
 -----------
@@ -27,22 +27,26 @@ from m2vsl import paths
 from m2vsl.methods import METHODS
 
 PRINTED_AS = {"ez_vsl_ogl": "ez_vsl"}  # our method -> the printed row that answers for it, where the names differ
-LISTS = {"single": "solo", "duet": "mixture"}  # task -> the test list in a record
+LISTS = {"single": "solo", "duet": "mixture", "multi": "mixture"}  # task -> the test list in a record
+MODULES = ("neither", "MMC", "MMT", "MMC and MMT")  # rows of Table 4
 _COLUMNS = ["table", "dataset", "method", "metric", "value", "protocol", "source"]
 
 
 class Benchmark(NamedTuple):
     """A group of columns of a table: one data set, and what is printed of it."""
 
-    table: str  # "1" or "2"
+    table: str  # "1" to "4"
     dataset: str  # as the paper calls it
-    task: str  # what we call it: "single" or "duet"
+    task: str  # what we call it: "single", "duet" or "multi"
     scores: tuple[str, ...]  # as the paper prints them, in its order
     ours: str  # the data set as records name it
     full: int  # pictures in the published test list
 
     def metric(self, score: str, protocol: str) -> str:
-        """The scalar of a record that answers a printed score under one of `m2vsl.metrics.protocols.PROTOCOLS`."""
+        """The scalar of a record that answers a printed score under one of `m2vsl.metrics.protocols.PROTOCOLS`.
+
+        For Tables 3 and 4 a protocol is a segmentation: "avsbench", "avsbench-predicted", with "refined/" before it.
+        """
         test_list, (name, at, level) = LISTS[self.task], score.lower().partition("@")
         if name in ("ap", "cap", "piap"):  # no rule and no canvas, only whose map answers
             return f"{test_list}/{protocol.rpartition('-')[2]}/{name}"
@@ -55,15 +59,25 @@ BENCHMARKS = (
     Benchmark("2", "VGGSound-Instruments", "duet", ("CAP", "PIAP", "CIoU@0.1", "AUC"), "instruments-duet", 446),
     Benchmark("2", "VGGSound-Duet", "duet", ("CAP", "PIAP", "CIoU@0.3", "AUC"), "vggsound-duet", 5158),
 )
+SEGMENTED = tuple(
+    Benchmark(table, dataset, task, ("mIoU", "F"), f"avsbench-{task}", full)
+    for table in ("3", "4")
+    for dataset, task, full in (("AVSBench-S4", "single", 3700), ("AVSBench-MS3", "multi", 320))
+)
+
+
+def segmented(task: str) -> Benchmark:
+    """The group of Table 3 that a task is held beside: several sources are those of MS3, in one frame or in two."""
+    return next(b for b in SEGMENTED if b.task == ("single" if task == "single" else "multi"))._replace(task=task)
 
 
 @dataclass(frozen=True)
 class Printed:
     """One number and where it comes from."""
 
-    table: str  # "1", "2"; "" = not of the paper
+    table: str  # "1" to "4"; "" = not of the paper
     dataset: str
-    method: str  # a key of METHODS
+    method: str  # a key of METHODS; of Table 4 one of MODULES
     metric: str
     value: float  # per cent
     protocol: str  # canvas and rule, "framewise-area50"; "" = not said
@@ -98,11 +112,11 @@ def printed(path: Path | None = None) -> tuple[Printed, ...]:
 
 
 def _checked(row: dict[str, str]) -> Printed:
-    known = {(b.dataset, score): b.table for b in BENCHMARKS for score in b.scores if row["table"] in ("", b.table)}
-    if (row["dataset"], row["metric"]) not in known:
+    every = [benchmark for benchmark in (*BENCHMARKS, *SEGMENTED) if row["table"] in ("", benchmark.table)]
+    if (row["dataset"], row["metric"]) not in {(b.dataset, score) for b in every for score in b.scores}:
         raise ValueError(f"expected a column of table {row['table']!r}, got {row['dataset']}, {row['metric']}")
-    if row["method"] not in METHODS:
-        raise ValueError(f"expected method among {', '.join(METHODS)}, got {row['method']!r}")
+    if row["method"] not in (rows := MODULES if row["table"] == "4" else tuple(METHODS)):
+        raise ValueError(f"expected method among {', '.join(rows)}, got {row['method']!r}")
     if bool(row["table"]) == bool(row["protocol"]):
         raise ValueError("expected a protocol where, and only where, the number is not of the paper")
     value = float(row["value"])
@@ -130,5 +144,6 @@ def sources(table: str) -> dict[str, list[str]]:
     cells: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in printed():
         if row.table == table:
-            cells[row.source][f"{row.dataset} {row.metric}"].append(METHODS[row.method].title)
+            title = row.method if table == "4" else METHODS[row.method].title
+            cells[row.source][f"{row.dataset} {row.metric}"].append(title)
     return {source: [f"{column}: {', '.join(m)}" for column, m in of.items()] for source, of in cells.items()}

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from m2vsl import records
 from m2vsl.data.loader import collate
-from m2vsl.experiment import SHOWN, Experiment, test_lists
+from m2vsl.exam import SHOWN
+from m2vsl.experiment import Experiment, test_lists
 from m2vsl.methods import METHODS
 from m2vsl.metrics.matching import merge_same_class
 from m2vsl.report import axes as draw

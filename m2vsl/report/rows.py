@@ -31,6 +31,7 @@ ORDER = (  # as in the tables; SLAVC, guidance on its own, and the last row are 
     "m2vsl",
     "m2vsl_plus",
 )
+SEGMENTERS = ("avs_ws", "cam", "ez_vsl", "c2am", "m2vsl", "m2vsl_plus")  # as in Table 3; the last is not in the paper
 SEEDS = (0, 1, 2, 3, 4)
 OPERATIONS = 27.7e9  # of one frame and its 3 s of sound in both ResNet-18, forward and backward; a test counts them
 SUSTAINED = 40e12  # operations a second; taken, not measured: an eighth of the peak of an A100 in bf16
@@ -50,15 +51,26 @@ def methods() -> list[str]:
     return [name for name in (*CONTROLS, *ORDER) if name in METHODS]
 
 
+def segmenters() -> list[str]:
+    """The rows of Table 3: controls, then its methods. A bound has no row: any mask can be drawn, and scores 1."""
+    return [name for name in (*CONTROLS, *SEGMENTERS) if name != "bound"]
+
+
 def recorded(
-    task: str, *, preset: str, dataset: str = "synthetic", data_root: str = "", seeds: Sequence[int] = SEEDS
+    task: str,
+    *,
+    preset: str,
+    dataset: str = "synthetic",
+    data_root: str = "",
+    seeds: Sequence[int] = SEEDS,
+    among: Sequence[str] = (),
 ) -> list[Record]:
-    """The records of all rows that exist; nothing is run, and those of other configurations are left out.
+    """The records of all rows (of those `among`) that exist; nothing is run, and other configurations are left out.
 
     A folder goes by its name alone, so its records are found (``data_root="photosound"``) where its files are not.
     """
     choices = {"preset": preset, "dataset": dataset, "data_root": data_root}
-    plan = presets.table(methods(), task, seeds=seeds, **choices)
+    plan = presets.table(among or methods(), task, seeds=seeds, **choices)
     return [records.load(path) for path in (one.record_path() for one in plan) if path.exists()]
 
 
@@ -136,9 +148,19 @@ def commands(method: str, benchmark: Benchmark, root: str = "DIR") -> tuple[str,
     return tuple(shlex.join(["m2vsl", verb, f"{method}/{benchmark.task}", *options]) for verb in verbs)
 
 
-def again(method: str, task: str, *, preset: str, root: str = "", seeds: Sequence[int] = SEEDS) -> str:
-    """What makes a row of this book's tables: loaded if recorded, else trained. `root`: a folder; "" = synthetic."""
-    of = ["--dataset", "folder", "--data-root", root] if root else ["--dataset", "synthetic"]
+def several(dataset: str) -> str:
+    """The task of a data set in which several sources are segmented."""
+    return "multi" if dataset.startswith("avsbench") else "duet"
+
+
+def again(
+    method: str, task: str, *, preset: str, root: str = "", dataset: str = "", seeds: Sequence[int] = SEEDS
+) -> str:
+    """What makes a row of this book's tables: loaded if recorded, else trained.
+
+    dataset: by default a folder where there is a `root`, else synthetic.
+    """
+    of = ["--dataset", dataset or ("folder" if root else "synthetic"), *(["--data-root", root] if root else [])]
     seeds = seeds[:1] if method in CONTROLS else seeds
     return shlex.join(["m2vsl", "run", preset, *of, "--tasks", task, "--methods", method, "--seeds", *map(str, seeds)])
 
@@ -154,17 +176,18 @@ def paper_listing(benchmark: Benchmark) -> Listing:
     return Listing(("method", "hours", "on", f"command for {benchmark.dataset}"), tuple(lines))
 
 
-def again_listing(found: Iterable[Record], task: str, *, preset: str, root: str = "") -> Listing:
+def again_listing(
+    found: Iterable[Record], task: str, *, preset: str, root: str = "", dataset: str = "", among: Sequence[str] = ()
+) -> Listing:
     """The rows of a table of this book with the command of each and what a run took, as recorded."""
     of: dict[str, list[Record]] = {}
     for record in found:
         of.setdefault(record.method, []).append(record)
     lines = []
-    for method in methods():
+    for method in among or methods():
         mine = of.get(method, [])
         took = f"{sum(r.seconds for r in mine) / len(mine) / 60:.1f}" if mine else "no record"
         on = ", ".join(sorted({f"{r.hardware['gpu'] or r.hardware['cpu']}, {r.hardware['cores']} cores" for r in mine}))
-        lines.append(
-            (METHODS[method].title, str(len(mine) or ""), took, on, again(method, task, preset=preset, root=root))
-        )
+        command = again(method, task, preset=preset, root=root, dataset=dataset)
+        lines.append((METHODS[method].title, str(len(mine) or ""), took, on, command))
     return Listing(("method", "seeds", "minutes a run", "on", "command"), tuple(lines))

@@ -27,6 +27,7 @@ UNDEFINED = "\N{EN DASH}"  # the record has no such score: a bound has no maximu
 ABOVE = "\N{BLACK UP-POINTING TRIANGLE}"
 LISTS = {"solo": "solos", "mixture": "all sources sound", "one": "one source sounds"}
 _SCORES = {"half": "right half", "pointing": "pointing", "heard_accuracy": "classes right", "iou": "mean IoU"}
+_SCORES |= {"miou@val": "mIoU, cut tuned", "f@call5": "F per 5 frames", "f@call20": "F per 20 frames"}
 _SCORES |= {"remaining": "heat that remains", "separability": "told apart from it", "miou": "mIoU"}
 # fields of a data set that do not change its test list
 _TRAINING = (
@@ -245,18 +246,26 @@ def _caption(records: Sequence[Record], full: int, baseline: str) -> str:
     if not records:
         return "No record yet."
     first = records[0]
-    counts = [
-        f"{LISTS[name]}: {first.metrics[f'{name}/n_sources']:.0f} sources in {first.metrics[f'{name}/n_pictures']:.0f}"
-        for name in LISTS
-        if f"{name}/n_sources" in first.metrics
-    ]
     commits = sorted({record.commit[:7] + (" with changes" if record.dirty else "") for record in records})
     return (
         f"{first.task}, {marks(first, full)}, preset {' and '.join(sorted({r.preset for r in records}))}; "
-        f"n = {first.n} ({', '.join(counts)} pictures), list {first.ids}; commit {', '.join(commits)}. "
+        f"n = {first.n} ({', '.join(_counted(first))}), list {first.ids}; commit {', '.join(commits)}. "
         f"Per cent; mean ± 95 % interval over seeds. {ABOVE} above {METHODS[baseline].title}: its lower end, "
         f"of a single seed its value."
     )
+
+
+def _counted(record: Record) -> list[str]:
+    """What there is of each test list; where sources have no masks of their own, of its frames."""
+    told = []
+    for name in LISTS:
+        n = {key: record.metrics.get(f"{name}/{key}", math.nan) for key in ("n_sources", "n_pictures", "area", "empty")}
+        if not math.isnan(n["n_sources"]):
+            told.append(f"{LISTS[name]}: {n['n_sources']:.0f} sources in {n['n_pictures']:.0f} pictures")
+        elif not math.isnan(n["area"]):
+            area = f"{100 * n['area']:.1f} % of a frame sounds on average, {n['empty']:.0f} are empty"
+            told.append(f"{LISTS[name]}: {n['n_pictures']:.0f} frames, {area}")
+    return told
 
 
 def _learns_from(method: str) -> str:

@@ -24,6 +24,9 @@ FLOORS: dict[str, tuple[int, float, dict[str, float]]] = {
     "mix_and_localize": (40, 1e-3, {"sounds": 0.05}),  # ln 2 at the start; floor 0
     "avgn": (120, 3e-3, {"contrast": 0.1, "token": 1.6, "seen": 0.1, "heard": 0.5}),  # floor 0; heads are slow
     "dsol": (120, 3e-3, {"match": 0.05, "objects": 0.2}),  # floor 0; what a fixed dictionary leaves
+    "avs_ws": (40, 3e-3, {"labels": 0.15}),  # ln 2 at the start; floor 0
+    "cam": (40, 1e-2, {"labels": 0.05}),  # ln 2 at the start; floor 0
+    "c2am": (60, 3e-3, {"apart": 1.25, "foreground": 0.05, "background": 0.05}),  # 1.4 at the start; a frozen trunk's
 }
 RIVALS = [name for name in METHODS if name not in (*CONTROLS, "ez_vsl_ogl", "m2vsl", "m2vsl_plus")]
 

@@ -11,14 +11,16 @@ import torch
 from scenes import CLASSES, TINY, batch_of
 from torch import Tensor
 
-from m2vsl.baselines.controls import Oracle
+from m2vsl.baselines.controls import ObjectArea, Oracle
 from m2vsl.localizer import Localizer
 from m2vsl.methods import CONTROLS, METHODS
 from m2vsl.training import checkpoint
 from m2vsl.types import Batch, Truth
 
 LEARNERS = [name for name in METHODS if name not in CONTROLS]
-ORACLES = [name for name, method in METHODS.items() if method.build is Oracle]  # the only ones that read the truth
+ORACLES = [
+    name for name, method in METHODS.items() if method.build in (Oracle, ObjectArea)
+]  # the only ones that read the truth
 UNMOVED = {  # attention over the one token of the sound has nothing to choose; a head reads tokens that begin at zero
     "mmt.group.audio.look.query.weight",
     "group.audio.look.query.weight",

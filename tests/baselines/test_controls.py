@@ -11,11 +11,12 @@ import torch
 from scenes import CLASSES, batch_of
 
 from m2vsl.audio import AUDIO
-from m2vsl.baselines.controls import Centre, ControlConfig, Oracle, Random
+from m2vsl.baselines.controls import Centre, ControlConfig, Everything, ObjectArea, Oracle, Random
 from m2vsl.data.loader import batches
 from m2vsl.data.synthetic import SyntheticConfig, SyntheticDataset
 from m2vsl.evaluate import bound, evaluate
 from m2vsl.localizer import Localizer
+from m2vsl.metrics.calls import AVSBENCH
 from m2vsl.metrics.protocols import PROTOCOLS
 from m2vsl.types import Batch
 
@@ -44,6 +45,30 @@ def test_random_is_uniform_and_a_function_of_seed_and_key() -> None:
     alone = replace(batch, image=batch.image[2:3], keys=batch.keys[2:3])
     assert torch.equal(control(Random).localize(alone).heat[0], heat[2])
     assert not torch.equal(control(Random, seed=1).localize(batch).heat, heat)
+
+
+def test_everything_scores_the_share_that_sounds() -> None:
+    batch = batch_of(size=32, frames=1)
+    found = evaluate(control(Everything), [batch], (), AVSBENCH).scalars
+    area = (batch.truth.mask * batch.truth.present[..., None, None]).amax(1).flatten(1).mean(1).double()
+    assert found["avsbench/miou"] == pytest.approx(float(area.mean()), abs=1e-6)
+    assert found["avsbench/f"] == pytest.approx(float((1.3 * area / (0.3 * area + 1)).mean()), abs=1e-6)
+
+
+@pytest.mark.parametrize("frames", [1, 2], ids=["one frame", "two"])
+def test_object_area_is_a_disc_as_large_as_what_sounds(frames: int) -> None:
+    batch = batch_of(size=32, frames=frames)
+    sounds = batch.truth.present.clone()
+    sounds[0] = False
+    sounds[1:, 1:] = False
+    batch = replace(batch, truth=replace(batch.truth, present=sounds))
+    found = control(ObjectArea).localize(batch).heat[:, 0] > 0
+    heat = control(Centre).localize(batch).heat[:, 0]
+    assert not found[0].any(), "nothing sounds"
+    for b in range(1, 4):
+        true = int(batch.truth.mask[b, 0].count_nonzero())
+        assert true <= int(found[b].count_nonzero()) <= true + 8 * frames, "pixels at one distance stand together"
+        assert heat[b][found[b]].min() > heat[b][~found[b]].max()
 
 
 def test_oracle_draws_the_sounding_classes_alone() -> None:

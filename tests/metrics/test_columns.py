@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from m2vsl.evaluate import add, score
-from m2vsl.metrics.calls import AVSBENCH
+from m2vsl.metrics.calls import AVSBENCH, PREDICTED
 from m2vsl.metrics.detection import confidence
 from m2vsl.metrics.protocols import EVERY, HEADLINE, PUBLISHED, named
 from m2vsl.metrics.segmentation import f_score, frame_iou, mean_iou, to_logits
@@ -371,6 +371,28 @@ def test_where_nothing_sounds_no_map_answers_and_all_is_background(duets: tuple[
     found = tally.summary()
     assert found.scalars == {"avsbench/miou": 1, "avsbench/f": 0, "avsbench/f@call5": 0, "avsbench/f@call20": 0}
     assert {row["heard"] for row in found.pictures} == {None}, "nothing to hear"
+
+
+def test_who_predicts_unites_the_maps_of_what_it_hears(duets: tuple[Map, Map]) -> None:
+    """The first class is surely heard and the second is not; in the last picture neither is, and the surest answers."""
+    heat = torch.from_numpy(duets[0])
+    presence = torch.tensor([[0.9, 0.2]] * (CLIPS - 1) + [[0.1, 0.4]])
+    tally = Tally([HEADLINE], AVSBENCH, PREDICTED)
+    add(tally, Maps(heat, torch.tensor([0, 1]), presence), truth_of(duets[1]), KEYS)
+    found, chosen = tally.summary(), [0] * (CLIPS - 1) + [1]
+    full = HEADLINE.at_size(heat, duets[1].shape[-2:])
+    either = torch.from_numpy(duets[1]).amax(1)
+    alone = frame_iou(to_logits(full[torch.arange(CLIPS), chosen]), either)
+    close(column(found.pictures, "avsbench-predicted/iou"), alone)
+    close(column(found.pictures, "avsbench/iou"), frame_iou(to_logits(full.amax(1)), either))
+    assert found.scalars["avsbench-predicted/miou"] == pytest.approx(float(alone.mean()))
+
+
+def test_without_presence_or_names_nobody_predicts(duets: tuple[Map, Map]) -> None:
+    for classes in ((0, 1), (-1, -1)):
+        tally = Tally([HEADLINE], PREDICTED)
+        add(tally, Maps(torch.from_numpy(duets[0]), torch.tensor(classes)), truth_of(duets[1]), KEYS)
+        assert not [name for name in tally.summary().scalars if "avsbench" in name]
 
 
 def test_every_picture_has_its_key(duets: tuple[Map, Map]) -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from m2vsl import presets, records
-from m2vsl.experiment import SHOWN, Experiment
+from m2vsl.exam import SHOWN
+from m2vsl.experiment import Experiment
 from m2vsl.report import rivals
 
 matplotlib.use("Agg")
