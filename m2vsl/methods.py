@@ -70,7 +70,7 @@ METHODS: dict[str, Method] = {
     "mix_and_localize": Method(MixAndLocalize, MixAndLocalizeConfig(), "Mix-and-Localize", solos=True, **SLOW),
     "dsol": Method(DSOL, DSOLConfig(), "DSOL", solos=True),
     "avgn": Method(AVGN, AVGNConfig(normalise_slots=True), "AVGN", solos=True, lr=1 / 3),
-    "avs_ws": Method(AVS, AVSConfig(gain=0.1), "AVS (ws)", steps=0.5),  # its decoder is slow
+    "avs_ws": Method(AVS, AVSConfig(gain=0.1), "AVS (ws)", steps=0.5, lr=0.1),  # its decoder is slow, and easily thrown
     "cam": Method(CAM, CAMConfig(), "CAM"),
     "c2am": Method(C2AM, C2AMConfig(), "C\N{SUPERSCRIPT TWO}AM"),
     "m2vsl": Method(M2VSL, M2VSLConfig(), "M2VSL"),

@@ -125,7 +125,7 @@ def test_a_module_imports_lower_floors_and_the_module_that_defines_a_name(path: 
         ("ops", "def f():\n    import m2vsl.audio", "floor 1 from floor 1"),
         ("baselines.ez_vsl", "from m2vsl.baselines.controls import Centre", "floor 3 from floor 3"),
         ("data.folder", "from m2vsl.evaluate import evaluate", "floor 3 from floor 3"),
-        ("experiment", "from m2vsl.presets import PRESETS", "floor 6 from floor 5"),
+        ("experiment", "from m2vsl.presets import PRESETS", "floor 7 from floor 6"),
         ("model", "from m2vsl.localizer import Batch", "does not define it"),
         ("model", "from m2vsl.metrics import success_rate", "does not define it"),
         ("model", "from m2vsl.tools import a", "has no floor"),

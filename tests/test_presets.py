@@ -45,7 +45,9 @@ def test_methods_differ_in_their_models_and_in_data_fields_of_their_own() -> Non
     common = {**trees["m2vsl"], "method": "", "model": {}}
     for name, tree in trees.items():
         data = {**common["data"], **METHODS[name].data}
-        assert {**tree, "method": "", "model": {}} == {**common, "data": data}
+        steps = round(common["train"]["steps"] * METHODS[name].steps)
+        train = {**common["train"], "steps": steps, "lr": common["train"]["lr"] * METHODS[name].lr}
+        assert {**tree, "method": "", "model": {}} == {**common, "data": data, "train": train}
     assert [name for name, method in METHODS.items() if method.data] == ["m2vsl_plus"]  # ours alone
 
 

@@ -22,8 +22,10 @@ INSTRUMENTS, SINGLE, INSTRUMENTS_DUET, DUET = BENCHMARKS
 
 
 def test_every_method_has_a_row_and_every_printed_row_a_method() -> None:
-    assert set(rows.methods()) == set(METHODS)
-    assert {row.method for row in printed()} <= set(rows.methods())
+    assert {*rows.methods(), *rows.segmenters()} == set(METHODS)
+    assert {row.method for row in printed() if row.table in ("1", "2")} <= set(rows.methods())
+    assert list(dict.fromkeys(r.method for r in printed() if r.table == "3")) == list(rows.SEGMENTERS[:-1])
+    assert set(rows.segmenters()) == {*CONTROLS, *rows.SEGMENTERS} - {"bound"}
     assert rows.methods()[: len(CONTROLS)] == list(CONTROLS)
 
 
