@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -44,19 +45,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """``data check``: every problem of a folder with its file; or what there is of a published benchmark."""
+    from m2vsl.data import avsbench_survey, survey
+    from m2vsl.data.avsbench import AVSBenchConfig
     from m2vsl.data.doctor import examine
     from m2vsl.data.folder import FolderConfig
-    from m2vsl.data.survey import survey
     from m2vsl.data.vggsound import VGGSoundConfig
 
+    look: Any
     try:
-        if options.benchmark:
-            where = VGGSoundConfig(options.folder, benchmark=options.benchmark, lists=options.lists)
+        if options.benchmark == "avsbench":
+            look = partial(avsbench_survey.survey, AVSBenchConfig(options.folder, labels=options.lists))
+        elif options.benchmark:
+            config = VGGSoundConfig(options.folder, benchmark=options.benchmark, lists=options.lists)
+            look = partial(survey.survey, config)
         else:
-            config = FolderConfig(options.folder, fold=options.fold, val_fold=options.val_fold)
+            look = partial(
+                examine, options.folder, FolderConfig(options.folder, fold=options.fold, val_fold=options.val_fold)
+            )
     except ValueError as error:
         raise UsageError(error) from error
-    found: Any = survey(where) if options.benchmark else examine(options.folder, config)
+    found = look()
     print(found)
     return 1 if found.problems else 0
 
@@ -202,8 +210,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("folder", metavar="DIR", help="folder with images/<class>/, audio/<class>/, masks/<class>/")
     one.add_argument("--fold", type=int, default=5, help="the test fold (default 5)")
     one.add_argument("--val-fold", type=int, default=4, help="the validation fold, 0 = none (default 4)")
-    one.add_argument("--benchmark", default="", metavar="NAME", help="vggsound, instruments or flickr")
-    one.add_argument("--lists", default="", metavar="DIR", help="lists of the benchmark (default DIR/metadata)")
+    one.add_argument("--benchmark", default="", metavar="NAME", help="vggsound, instruments, flickr or avsbench")
+    one.add_argument(
+        "--lists",
+        default="",
+        metavar="DIR",
+        help="lists of the benchmark (default DIR/metadata); of avsbench, labels of MS3",
+    )
     one.set_defaults(command=check)
     cli_masks.add_make_like(
         _add(of_data, "make-avsbench-like", "write synthetic videos as AVSBench has them", say.LIKE)

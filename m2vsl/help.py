@@ -45,6 +45,7 @@ Each command has its own --help.
 CHECK = """
   m2vsl data check my_clips
   m2vsl data check DIR --benchmark vggsound
+  m2vsl data check DIR --benchmark avsbench --lists ms3_labels.csv
 
 Exit status 1 if there is a problem. Notes (stereo, other sample rates) are not problems.
 """

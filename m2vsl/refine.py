@@ -22,6 +22,7 @@ from torch import Tensor
 
 from m2vsl.encoders import IMAGENET_MEAN, IMAGENET_STD
 from m2vsl.localizer import Reads
+from m2vsl.metrics.heat import is_constant
 from m2vsl.types import Maps
 
 
@@ -71,7 +72,8 @@ def refine(heat: Tensor, image: Tensor, config: RefineConfig = USUAL) -> Tensor:
     guides = (image.float() * std + mean).split(side, -1)  # frames
     frames = zip(guides, heat.float().split(side, -1), strict=True)
     done = [guided_blur(guide, values, config.pixels(side), config.eps) for guide, values in frames]
-    return torch.cat(done, -1)
+    flat = is_constant(heat)[..., None, None]  # rounding would give it a shape
+    return torch.where(flat, heat.float(), torch.cat(done, -1))
 
 
 def refined(maps: Maps, image: Tensor, reads: Reads, config: RefineConfig = USUAL) -> Maps:

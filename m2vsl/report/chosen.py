@@ -100,7 +100,7 @@ def chart(made: Table, column: Column, printed: Mapping[str, float], dataset: st
         for name, line in (("centre", "--"), ("bound", "-")):
             if name in values:
                 ax.axvline(values[name][0], color=INK, linestyle=line, linewidth=1.2, label=METHODS[name].title)
-        ax.set(title=title, xlabel="CIoU@0.3, per cent")
+        ax.set(title=title, xlabel="CIoU@0.3, per cent", xlim=(0, None))
         ax.grid(axis="x")
     axes[0, 0].set_yticks(range(len(methods)), [METHODS[m].title for m in methods])
     axes[0, 0].set_ylim(len(methods) - 0.4, -0.6)
