@@ -193,14 +193,14 @@ class TestReadme:
         assert readme.main(["--check"]) == 0
 
     def test_a_table_is_made_anew_between_its_markers(self) -> None:
-        begin = "<!-- records: small photosound duet -->"
+        begin = "<!-- records: quick photosound duet -->"
         made = readme.rewritten(f"before\n{begin}\nold\n<!-- end -->\nafter {begin}")
         head, table, tail = made.partition(begin)[0], *made.partition(begin)[2].split("<!-- end -->")
         assert head == "before\n" and tail == f"\nafter {begin}" and "old" not in table
         rows = [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")]
-        recorded = {record.method for record in records.find(preset="small", dataset="photosound", task="duet")}
+        recorded = {record.method for record in records.find(preset="quick", dataset="photosound", task="duet")}
         assert rows[2:] == [method.title for name, method in METHODS.items() if name in recorded]
-        centre = json.loads(next((ROOT / "data/results/small/photosound/duet").glob("centre-*.json")).read_text())
+        centre = json.loads(next((ROOT / "data/results/quick/photosound/duet").glob("centre-*.json")).read_text())
         cell = next(line for line in table.splitlines() if "Centre |" in line).split("|")[3].strip()
         assert cell == f"{100 * centre['metrics']['mixture/framewise-area50-oracle/ciou@0.3']:.1f}"
         assert readme.rewritten(made) == made
