@@ -12,7 +12,7 @@ PRESETS = ("smoke", "quick", "small", "gpu", "paper")
 METHODS = (
     *("centre", "random", "everything", "object_area", "oracle", "bound", "attention10k", "ots", "dmc"),
     *("coarse_to_fine", "lvs", "ez_vsl", "ez_vsl_ogl", "slavc", "mix_and_localize", "dsol", "avgn"),
-    *("avs_ws", "cam", "c2am", "m2vsl", "m2vsl_plus"),
+    *("avs_ws", "cam", "cam_near", "c2am", "m2vsl", "m2vsl_plus"),
 )
 GROUPS = ("modules", "scales", "transformer", "temperature", "batch", "updates", "steps")  # of `m2vsl.ablations`
 NAMES = f"""

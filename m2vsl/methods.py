@@ -72,6 +72,7 @@ METHODS: dict[str, Method] = {
     "avgn": Method(AVGN, AVGNConfig(normalise_slots=True), "AVGN", solos=True, lr=1 / 3),
     "avs_ws": Method(AVS, AVSConfig(gain=0.1), "AVS (ws)", steps=0.5, lr=0.1),  # its decoder is slow, and easily thrown
     "cam": Method(CAM, CAMConfig(), "CAM"),
+    "cam_near": Method(CAM, CAMConfig(zooms=(2.0,)), "CAM, enlarged"),  # a short preset's frames as M2VSL+ sees them
     "c2am": Method(C2AM, C2AMConfig(), "C\N{SUPERSCRIPT TWO}AM"),
     "m2vsl": Method(M2VSL, M2VSLConfig(), "M2VSL"),
     "m2vsl_plus": Method(M2VSL, PLUS, "M2VSL+ (ours)", data={"solo_share": 0.5}),

@@ -102,6 +102,11 @@ WORDS: dict[str, Words] = {
         "the class of a source, or nothing, where it has to see the class",
         "one size of picture, no mirror image, no random field; Adam in place of SGD",
     ),
+    "cam_near": Words(
+        "the classes of each video, for classifiers of the picture",
+        "the class of a source, or nothing, where it has to see the class",
+        "as CAM, but that pictures are looked at in twice their size, as M2VSL+ does in the short presets",
+    ),
     "c2am": Words(
         "nothing",
         _ONE_MAP,
