@@ -91,6 +91,23 @@ class Ablation:
             list(zip(*data.values(), strict=True)), index=[row.title for row in self.rows], columns=columns
         )
 
+    def told(self) -> str:
+        """Which changes help, which harm, and of which the seeds cannot say it: their interval has 0 in it."""
+        lines = []
+        for task in self.tasks:
+            for score in SCORES:
+                groups: dict[str, list[str]] = {"Better": [], "Worse": [], "Cannot be told": []}
+                for n, row in enumerate(self.rows):
+                    if (worth := self.change(n, task, score)) is None:
+                        continue
+                    sure = not math.isnan(worth.half_width) and abs(worth.mean) > worth.half_width
+                    which = ("Better" if worth.mean > 0 else "Worse") if sure else "Cannot be told"
+                    groups[which].append(f"{row.title} ({_written(worth, '+')})")
+                if any(groups.values()):
+                    parts = [f"{name}: {'; '.join(some)}" for name, some in groups.items() if some]
+                    lines.append(f"- {WORDS[LISTS[task]]}, {score}. {'. '.join(parts)}.")
+        return "\n".join(lines) or "No record yet."
+
     @property
     def caption(self) -> str:
         """What the numbers rest on."""

@@ -44,11 +44,11 @@ class Drawing:
 
     def __init__(self, width: float, height: float, title: str, desc: str) -> None:
         self.width, self.height, self.title, self.desc = width, height, title, desc
-        self.parts = [f'<rect width="{width:g}" height="{height:g}" fill="white"/>']
+        self.parts = [f'<rect width="{width:.0f}" height="{height:.0f}" fill="white"/>']
 
     def svg(self) -> str:
         """The sheet as a file, or as a part of a page: as wide as the column, never wider than it is drawn for."""
-        w, h = f"{self.width:g}", f"{self.height:g}"
+        w, h = f"{self.width:.0f}", f"{self.height:.0f}"
         look = f'width="{w}" height="{h}" viewBox="0 0 {w} {h}" style="max-width: 100%; height: auto"'
         name = "".join(c if c.isalnum() else "-" for c in self.title.lower())
         lines = [
@@ -78,7 +78,7 @@ class Drawing:
         look += f' text-anchor="{anchor}"' if anchor != "start" else ""
         first, *raised = escape(said, quote=False).split("^")
         for part in raised:
-            first += f'<tspan dy="-3.5" font-size="{SMALL - 0.5:g}">{part[0]}</tspan>'
+            first += f'<tspan dy="-3.5" font-size="{SMALL - 0.3:g}">{part[0]}</tspan>'
             first += f'<tspan dy="3.5">{part[1:]}</tspan>' if part[1:] else ""
         self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" {look}>{first}</text>')
 
@@ -120,9 +120,9 @@ class Drawing:
         dash = f' stroke-dasharray="{DASH}"' if dashed else ""
         self.parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.3"{dash}/>')
         if head:
-            sides = ((x1, y1), (x1 - 7 * dx + 3.2 * dy, y1 - 7 * dy + 3.2 * dx))
-            sides += ((x1 - 7 * dx - 3.2 * dy, y1 - 7 * dy - 3.2 * dx),)
-            self.parts.append(f'<polygon points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in sides)}" fill="{colour}"/>')
+            back = [(x1 - 7 * dx + side * dy, y1 - 7 * dy + side * dx) for side in (3.2, -3.2)]
+            tip = " ".join(f"{x:.1f},{y:.1f}" for x, y in [(x1, y1), *back])
+            self.parts.append(f'<polygon points="{tip}" fill="{colour}"/>')
 
     def dot(self, x: float, y: float, *, radius: float = 2.4, colour: str = INK, share: float = 1.0) -> None:
         """A disc: where a line branches, or a thing in a picture. share: of its colour, 0 = white, 1 = full."""

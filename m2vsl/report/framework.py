@@ -3,19 +3,15 @@
 python -m m2vsl.report.framework            # rewrite book/_static/framework.svg
 python -m m2vsl.report.framework --check    # change nothing; exit 1 where the file would change
 
-Conventions
------------
-Whole lines are always there, dashed ones in training only; colour repeats what the words say. A shape stands at what it
-is the shape of: beside an arrow, or in the box of what comes out of it. Code is named within the package, by the side
-of the section of the paper or, where the paper is silent, of the point of the ledger. Fonts are those of the reader's
-machine; a line of text is taken to be as wide as in DejaVu Sans, which is wide.
+How it looks, and where everything stands, is `m2vsl.report.plan`. An SVG is lines and text, not pixels: a browser
+prints it, and saves it as PDF, as sharp as the paper is.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,28 +19,20 @@ import torch
 from torch import Tensor
 
 from m2vsl import ops, paths
-from m2vsl.audio import AUDIO, AudioConfig
-from m2vsl.model import M2VSL, M2VSLConfig, Slots
+from m2vsl.audio import AudioConfig
+from m2vsl.model import M2VSL, M2VSLConfig
 from m2vsl.presets import PRESETS
-from m2vsl.report.drawing import BODY, HEAD, SMALL, Drawing, wide
-from m2vsl.report.style import COLOURS, FAINT, INK
+from m2vsl.report import plan
+from m2vsl.report.plan import Shape
 from m2vsl.types import Batch, Truth
 
-Shape = tuple[int | str, ...]
 FILE = paths.ROOT / "book" / "_static" / "framework.svg"
 CLASSES = 37  # of VGGSound-Instruments, as the paper counts them
 PICTURES = 2  # of the batch that runs
-PICTURE, SOUND, CLASS = COLOURS[0], COLOURS[1], COLOURS[2]
-TITLE = "The M2VSL framework"
-TIMES, PHI = "\N{MULTIPLICATION SIGN}", "\N{GREEK SMALL LETTER PHI}"
 DRAWN = (  # fields under which another arrow, another word or another sum would have to be drawn
     *("mmt", "joint", "pool", "fuse", "gate", "map_features", "heard_from", "presence", "peak", "symmetric"),
     *("scale_sum", "top_down", "map_weight", "loudness", "remix", "spread", "lengths", "view"),
 )
-ROWS, STEP, TALL = 98.0, 46.0, 30.0  # of the four stages: middle of the first, distance, height of a box
-MMT_TOP, BOX = 276.0, (104.0, 36.0)  # of the lower half: its upper edge, a box of the transformer
-HEIGHT = 612.0
-WIDE = 60.0  # of an encoder
 
 
 @dataclass(frozen=True)
@@ -125,18 +113,9 @@ def _zeros(size: tuple[int, int], classes: int, audio: AudioConfig) -> Batch:
     return Batch(picture, sound, labels, labels, labels, torch.arange(PICTURES), truth)
 
 
-def said(shape: Shape) -> str:
-    """A shape as it stands in the drawing."""
-    return f" {TIMES} ".join(map(str, shape))
-
-
 def framework(shapes: Mapping[str, Shape]) -> str:
     """The drawing as SVG text; shapes: as `shapes` finds them."""
-    at = _Columns.of(shapes)
-    drawing = Drawing(at.width, HEIGHT, TITLE, alt(shapes))
-    for draw in (_grounds, _pictures, _levels, _answer, _sounds, _transformer, _contrast, _legend):
-        draw(drawing, at, shapes)
-    return drawing.svg()
+    return plan.drawn(shapes, alt(shapes))
 
 
 def show(shapes: Mapping[str, Shape]) -> Picture:
@@ -146,72 +125,39 @@ def show(shapes: Mapping[str, Shape]) -> Picture:
 
 def alt(shapes: Mapping[str, Shape]) -> str:
     """What the drawing shows, in words."""
-    scales, classes = _scales(shapes), shapes["classes"][0]
-    many = f"{len(scales)} stages are" if len(scales) > 1 else "one stage is"
+    classes, dim = shapes["classes"]
+    scales = [str(s) for s in plan.scales(shapes)]
+    which = f"stages {', '.join(scales)} are" if len(scales) > 1 else f"stage {scales[0]} is"
+    picture, sound, heat = (plan.said(shapes[name]) for name in ("image", "spectrogram", "heat"))
+    rows, columns = shapes["grid"][-2:]
     return (
-        f"From left to right. A picture ({said(shapes['image'])}) passes through a visual encoder of four stages, of "
-        f"which {many} projected to {shapes['classes'][1]} channels. Averages over {shapes['grid'][-2]} by "
-        f"{shapes['grid'][-1]} tokens of each stage and {classes} class tokens go through the visual branch of a "
-        f"transformer, the vector of a spectrogram ({said(shapes['spectrogram'])}) and the same class tokens through "
-        "the auditory one. Its class slots are compared with every location of every stage by their cosine; the mean "
-        f"over stages is one map per class ({said(shapes['heat'])}). In training alone, the largest cosine of each "
-        "stage enters a contrast over the batch, and class tokens, seen slots and heard slots have a class loss each."
+        f"From left to right. A picture ({picture}) passes through a visual encoder of four stages, of which {which} "
+        f"projected to {dim} channels. Means over {rows} by {columns} parts of each projected stage and {classes} "
+        f"class tokens go through the visual branch of a transformer; the vector of a spectrogram ({sound}) and the "
+        "same class tokens go through the auditory branch. The class slots that come out of the latter are compared "
+        "with every location of every projected stage by their cosine; the mean over stages is one map per class "
+        f"({heat}). In training alone, the largest cosine of each stage enters a contrast over the batch, and class "
+        "tokens, seen slots and heard slots have a class loss each."
     )
 
 
-def _scales(shapes: Mapping[str, Shape]) -> list[int]:
-    return [s for s in (1, 2, 3, 4) if f"level {s}" in shapes]
+def papers() -> dict[str, Shape]:
+    """The shapes of the paper's sizes: ResNet-18, frames of 224 px, 37 classes."""
+    size = PRESETS["paper"]
+    return shapes(M2VSLConfig(encoder=size.encoder), (size.size, size.size), CLASSES, size.audio)
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Left edges, from the widths of the shapes that stand between them."""
-
-    project: float  # boxes of the projections
-    bus: float  # where the projected stages go down to the transformer
-    cosine: float
-    mean: float
-    maps: float
-    width: float
-
-    @classmethod
-    def of(cls, shapes: Mapping[str, Shape]) -> _Columns:
-        gap = {name: max(wide(said(v), SMALL) for k, v in shapes.items() if k.startswith(name)) for name in GAPS}
-        project = ENCODER + WIDE + max(gap["stage"] + 16, 108)
-        bus = project + 44 + 22
-        cosine = bus + max(gap["level"] + 24, 52 + wide(said(shapes["seen slots"]), SMALL) + 16 + PILL + 4)
-        mean = cosine + 56 + gap["cosine"] + 16
-        maps = mean + 44 + 24
-        return cls(project, bus, cosine, mean, maps, max(maps + 76, maps + 38 + gap["heat"] / 2) + 12)
+def main(argv: list[str] | None = None) -> int:
+    """Rewrite, or with ``--check`` compare; 1 if the file is not what is drawn."""
+    parser = argparse.ArgumentParser(description="Keep the drawing of the framework what the model is.")
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    parser.add_argument("--file", type=Path, default=FILE, help="default: %(default)s")
+    given = parser.parse_args(argv)
+    drawn = framework(papers())
+    if not given.check:
+        given.file.write_text(drawn, "utf-8")
+    return int(given.check and given.file.read_text("utf-8") != drawn)
 
 
-def _row(stage: int) -> float:
-    return ROWS + STEP * (stage - 1)
-
-
-def _head(drawing: Drawing, x: float, y: float, title: str, code: str, source: str, anchor: str = "start") -> None:
-    """What it is, the code that is it, where the paper or the ledger has it."""
-    drawing.text(x, y, title, size=HEAD, anchor=anchor, bold=True)
-    drawing.text(x, y + 15, code, size=SMALL, anchor=anchor, mono=True)
-    drawing.text(x, y + 30, source, size=SMALL, anchor=anchor, ink=GREY)
-
-
-def _grounds(drawing: Drawing, at: _Columns, _: Mapping[str, Shape]) -> None:
-    drawing.panel((ENCODER - 7, ROWS - 22), (WIDE + 14, 3 * STEP + 44))
-    drawing.panel((at.bus - BOX[0] / 2 - 10, MMT_TOP), (BOX[0] + 20, 256))
-    drawing.panel((at.cosine + 70, MMT_TOP), (at.width - at.cosine - 82, 148), dashed=True)
-
-
-def _pictures(drawing: Drawing, at: _Columns, shapes: Mapping[str, Shape]) -> None:
-    middle, (h, w) = _row(1) + 1.5 * STEP, shapes["image"][-2:]
-    high = SIDE * int(h) / int(w)
-    _scene(drawing, (LEFT, middle - high / 2), (SIDE, high), 1.0, 1.0)
-    drawing.text(LEFT, middle - high / 2 - 8, "Picture", size=HEAD, bold=True)
-    drawing.text(LEFT, middle + high / 2 + 16, said(shapes["image"]), size=SMALL)
-    drawing.arrow((LEFT + SIDE + 2, middle), (ENCODER - 7, middle), colour=PICTURE)
-    _head(drawing, ENCODER - 7, 24, "Visual encoder", "encoders.VisualEncoder", "section 4.1")
-    for stage in (1, 2, 3, 4):
-        y = _row(stage)
-        drawing.box((ENCODER, y - TALL / 2), (WIDE, TALL), [f"stage {stage}"], colour=PICTURE)
-        if stage < 4:
-            drawing.arrow((ENCODER + WIDE / 2, y + TALL / 2), (ENCODER + WIDE / 2, y + STEP - TALL / 2), colour=PICTURE)
+if __name__ == "__main__":
+    sys.exit(main())

@@ -66,6 +66,18 @@ def test_a_difference_is_taken_seed_by_seed() -> None:
     assert "7 runs, 4 minutes" in made.caption and "list abc" in made.caption
 
 
+def test_only_what_the_interval_is_sure_of_is_called_better_or_worse() -> None:
+    keep(ablations.SCALES[-1], MIOU)
+    keep(ablations.SCALES[0], {s: v - 0.1 for s, v in MIOU.items()})
+    keep(ablations.SCALES[1], {s: v + 0.1 + 0.01 * s for s, v in MIOU.items()})
+    keep(ablations.SCALES[2], {0: 0.5})
+    told = scales().told()
+    assert (
+        "mIoU. Better: 3, 4 (+11.0 ± 2.5). Worse: 4 (\N{MINUS SIGN}10.0 ± 0.0). Cannot be told: 2, 3, 4 (+20.0)."
+        in told
+    )
+
+
 def test_a_step_is_held_against_the_row_above() -> None:
     for n, row in enumerate(ablations.STEPS[:3]):
         keep(row, {0: 0.1 * (n + 1) ** 2, 1: 0.1 * (n + 1) ** 2})
