@@ -8,9 +8,11 @@ Conventions
 -----------
 - Heat is filtered as it is. Of logits the probabilities are, so that one sure cell does not outvote a window; what
   comes back are logits again, and 0 stays the border.
-- Frames side by side are filtered each by itself.
-- Window and regularisation are the best on photographs of folds 1 to 4 of photosound, whose true masks were blurred to
-  a grid of 7 x 7 cells and brought back; no method and no test list had a part in it.
+- Frames side by side (`m2vsl.metrics.canvas`) are filtered each by itself.
+- Window and regularisation come from photographs of folds 1 to 4 of photosound, whose true masks were blurred to a grid
+  of 7 x 7 cells and brought back; no method and no test list had a part in it. Of 151, at the cut 0.5, mIoU is 72.5
+  before and 79.0 after. A tenth of ``eps`` gives 79.7; below that float32 leaves the range of the map. Coarser maps ask
+  for wider windows: on 4 x 4 cells it is 58.6, 60.6 after, and 64.4 with a window of 0.5.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ import torch
 from torch import Tensor
 
 from m2vsl.encoders import IMAGENET_MEAN, IMAGENET_STD
-from m2vsl.localizer import Reads
+from m2vsl.localizer import Localizer, Reads
+from m2vsl.metrics.canvas import frame_count
 from m2vsl.metrics.heat import is_constant
-from m2vsl.types import Maps
+from m2vsl.types import Batch, Losses, Maps
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ USUAL = RefineConfig()
 def refine(heat: Tensor, image: Tensor, config: RefineConfig = USUAL) -> Tensor:
     """Maps (B, K, H, W), float32, whose edges have moved to those of the pictures (B, 3, H, W), ImageNet-normalised.
 
-    A constant map stays as it is. ValueError for maps of another size than the pictures.
+    A constant map stays as it is. ValueError for maps of another size than the pictures and frames of one pixel.
 
     >>> image = torch.zeros(1, 3, 32, 32)
     >>> image[..., 20:] = 1  # an edge at column 20; the map has its own at column 16
@@ -65,10 +68,12 @@ def refine(heat: Tensor, image: Tensor, config: RefineConfig = USUAL) -> Tensor:
         )
     if heat.shape[-1] != image.shape[-1]:
         raise ValueError(f"expected heat as wide as the pictures, {image.shape[-1]}, got {heat.shape[-1]}")
-    side = min(image.shape[-2:])
+    height, width = image.shape[-2:]
+    frame = width // frame_count(height, width)
+    if (side := min(height, frame)) < 2:
+        raise ValueError(f"expected frames of at least 2 x 2 pixels, got {height} x {frame}")
     mean, std = (image.new_tensor(values).view(3, 1, 1).float() for values in (IMAGENET_MEAN, IMAGENET_STD))
-    guides = (image.float() * std + mean).split(side, -1)  # frames
-    frames = zip(guides, heat.float().split(side, -1), strict=True)
+    frames = zip((image.float() * std + mean).split(frame, -1), heat.float().split(frame, -1), strict=True)
     done = [guided_blur(guide, values, config.pixels(side), config.eps) for guide, values in frames]
     flat = is_constant(heat)[..., None, None]  # rounding would give it a shape
     return torch.where(flat, heat.float(), torch.cat(done, -1))
@@ -79,3 +84,22 @@ def refined(maps: Maps, image: Tensor, reads: Reads, config: RefineConfig = USUA
     if reads != "logits":
         return replace(maps, heat=refine(maps.heat, image, config))
     return replace(maps, heat=torch.logit(refine(torch.sigmoid(maps.heat.float()), image, config), eps=1e-4))
+
+
+class Refined(Localizer):
+    """A trained localizer whose maps are refined; all else about it is as it was, and there is nothing to learn."""
+
+    def __init__(self, localizer: Localizer, config: RefineConfig = USUAL) -> None:
+        super().__init__()
+        self.localizer, self.config, self.training = localizer, config, localizer.training
+        for trait in ("named", "listens", "reads", "sources"):
+            setattr(self, trait, getattr(localizer, trait))
+
+    def forward(self, batch: Batch) -> Losses:
+        """RuntimeError: refinement comes after training."""
+        raise RuntimeError(f"expected {type(self.localizer).__name__} itself to be trained, got it refined")
+
+    @torch.no_grad()
+    def localize(self, batch: Batch) -> Maps:
+        """The maps of the localizer, `refined`."""
+        return refined(self.localizer.localize(batch), batch.image, self.reads, self.config)

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scenes import CLASSES, TINY, batch_of
 from torch import Tensor
 
+from m2vsl.baselines.ez_vsl import EZVSL, EZVSLConfig
 from m2vsl.encoders import IMAGENET_MEAN, IMAGENET_STD
+from m2vsl.evaluate import evaluate
 from m2vsl.frame import to_display
+from m2vsl.localizer import Localizer, evaluating
 from m2vsl.metrics.segmentation import mean_iou, to_logits
-from m2vsl.refine import RefineConfig, refine, refined
-from m2vsl.types import Maps
+from m2vsl.refine import RefineConfig, Refined, refine, refined
+from m2vsl.types import Batch, Losses, Maps
 
 SIDE = 24
 
@@ -88,6 +92,12 @@ def test_frames_side_by_side_know_nothing_of_each_other() -> None:
     assert torch.equal(refine(heat, picture), torch.cat(halves, -1))
 
 
+def test_a_picture_that_is_no_row_of_squares_is_one_frame() -> None:
+    picture, heat = normalised(noise(1, 3, SIDE, SIDE + 17)), noise(1, 1, SIDE, SIDE + 17, seed=1)
+    found = refine(heat, picture)
+    torch.testing.assert_close(refine(heat.mT, picture.mT), found.mT, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, -7.5])
 def test_a_constant_map_stays_as_it_is(value: float) -> None:
     heat = torch.full((2, 1, SIDE, SIDE), value)
@@ -120,11 +130,55 @@ def test_half_precision_and_no_gradient_are_fine() -> None:
         ((2, 1, 24, 24), (3, 3, 24, 24), r"expected heat \(B, K, H, W\) and pictures"),
         ((2, 24, 24), (2, 3, 24, 24), r"got \(2, 24, 24\) and \(2, 3, 24, 24\)"),
         ((2, 1, 24, 24), (2, 1, 24, 24), r"pictures \(B, 3, H, W\)"),
+        ((2, 1, 1, 5), (2, 3, 1, 5), "expected frames of at least 2 x 2 pixels, got 1 x 1"),
     ],
 )
 def test_maps_and_pictures_have_to_fit(heat: tuple[int, ...], image: tuple[int, ...], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         refine(torch.rand(heat), torch.rand(image))
+
+
+class Told(Localizer):
+    """Logits of two classes, the same for all, and what it was asked under."""
+
+    named, listens, reads, sources = True, False, "logits", 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.modes: list[tuple[bool, bool]] = []
+
+    def forward(self, batch: Batch) -> Losses:
+        return {"none": torch.zeros(())}
+
+    def localize(self, batch: Batch) -> Maps:
+        self.modes.append((self.training, torch.is_grad_enabled()))
+        heat = 20 * noise(1, 2, *batch.image.shape[-2:]).expand(len(batch), -1, -1, -1) - 10
+        return Maps(heat, torch.tensor([4, 1]), torch.full((len(batch), 2), 0.25))
+
+
+def test_a_refined_localizer_is_the_localizer_but_for_its_heat() -> None:
+    batch, told = batch_of(2, size=SIDE), Told()
+    wrapped, plain = Refined(told, config := RefineConfig(0.4, 1e-2)), told.localize(batch)
+    assert (wrapped.named, wrapped.listens, wrapped.reads, wrapped.sources) == (True, False, "logits", 2)
+    found = wrapped.localize(batch)
+    assert torch.equal(found.heat, refined(plain, batch.image, "logits", config).heat)
+    assert not torch.equal(found.heat, refined(plain, batch.image, "logits").heat)
+    assert torch.equal(found.classes, plain.classes) and found.presence is not None
+    assert plain.presence is not None and torch.equal(found.presence, plain.presence)
+    assert told.modes[-1] == (True, False)
+    with evaluating(wrapped):
+        wrapped.localize(batch)
+    assert told.modes[-1] == (False, False) and told.training
+    assert not Refined(Told().eval()).training
+    with pytest.raises(RuntimeError, match="expected Told itself to be trained, got it refined"):
+        wrapped(batch)
+
+
+def test_a_refined_method_is_evaluated_like_any_other() -> None:
+    torch.manual_seed(0)
+    method, batch = EZVSL(EZVSLConfig(TINY), CLASSES), batch_of(2, frames=1)
+    plain, better = evaluate(method, [batch]).scalars, evaluate(Refined(method), [batch]).scalars
+    assert plain.keys() == better.keys() and plain != better
 
 
 @pytest.mark.parametrize("choices", [{"window": 0.0}, {"window": 0.6}, {"eps": 0.0}])
@@ -133,7 +187,7 @@ def test_a_window_lies_inside_of_a_frame(choices: dict[str, float]) -> None:
         RefineConfig(**choices)
 
 
-def test_the_choice_is_the_best_on_photographs_that_no_table_tests(shared: Path) -> None:
+def test_the_window_is_the_best_of_three_on_photographs_that_no_table_tests(shared: Path) -> None:
     from m2vsl.data.folder import FolderConfig, FolderDataset
 
     root = shared / "data" / "photosound"
