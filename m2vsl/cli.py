@@ -47,8 +47,9 @@ def check(options: argparse.Namespace) -> int:
     """``data check``: every problem of a folder with its file; or what there is of a published benchmark."""
     from m2vsl.data import avsbench_survey, survey
     from m2vsl.data.avsbench import AVSBenchConfig
+    from m2vsl.data.benchmarks import BENCHMARKS
     from m2vsl.data.doctor import examine
-    from m2vsl.data.folder import FolderConfig
+    from m2vsl.data.folder import FolderConfig, expect_among
     from m2vsl.data.vggsound import VGGSoundConfig
 
     look: Any
@@ -56,6 +57,7 @@ def check(options: argparse.Namespace) -> int:
         if options.benchmark == "avsbench":
             look = partial(avsbench_survey.survey, AVSBenchConfig(options.folder, labels=options.lists))
         elif options.benchmark:
+            expect_among("benchmark", options.benchmark, ("avsbench", *BENCHMARKS))
             config = VGGSoundConfig(options.folder, benchmark=options.benchmark, lists=options.lists)
             look = partial(survey.survey, config)
         else:

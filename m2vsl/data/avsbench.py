@@ -11,7 +11,7 @@ Conventions
     s4_data/audio_wav/<split>/<category>/<name>.wav                   ms3_data: <split>/<name>.wav
 
 - Tasks: single is S4, multi is MS3. A sample is a frame with the sound around its second. In training all five frames
-  have the labels of their video, and no mask is read (the truth is empty).
+  have the labels of their video, and no mask is read (the truth is empty). A video without labels is not trained on.
 - Whatever the mode of a mask, any colour above black is foreground; another size is brought to the frame's by nearest
   neighbour. Nobody has annotated which pixels belong to which label, so every label of a video carries the whole mask:
   a union of sources is right, a source alone means nothing (``masks_alone``).
@@ -90,7 +90,8 @@ class AVSBenchConfig:
         part = PARTS[task]
         columns = Columns(self.name_column, self.category_column, self.split_column)
         labels = Path(self.labels) if self.labels and task == "multi" else None
-        return read_videos(home(Path(self.root), part) / part.listed, columns, labels)
+        listed = home(Path(self.root), part) / part.listed
+        return read_videos(listed, columns, labels, category=task == "single")
 
 
 class Frame(NamedTuple):
@@ -139,10 +140,9 @@ class AVSBenchDataset:
         self.place = home(Path(config.root), self.part) / self.part.data
         videos, problems = config.videos(self.task)
         self.classes = class_names(videos if self.task == taught else config.videos(taught)[0])
-        self.labelled, self.name = bool(self.classes), config.source(task)
-        if not self.classes:
-            told = "a file labels (data.labels=FILE), or train on S4 (data.train=s4)"
-            raise ValueError(f"{self.place.parent / self.part.listed}: no training video has a label; name {told}")
+        self.name = config.source(task)
+        self._expect_labels(PARTS[taught])
+        self._labelled = self.part.name == "S4" or any(video.labels for video in videos)
         self._cache = Cache(config.cache_mb * 2**20)
         mine = sorted((v for v in videos if v.split == split), key=lambda v: (self._category(v), v.name))
         unseen = sorted({label for video in mine for label in video.labels} - set(self.classes))
@@ -181,6 +181,12 @@ class AVSBenchDataset:
         key = f"{self.epoch}:{one.key}" if training else one.key
         return Sample(key, frame.to_tensor(image), wave, labels, labels, labels, index, truth)
 
+    def _expect_labels(self, taught: Part) -> None:
+        if not self.classes:
+            told = "" if taught.name == "S4" else "; name a file (data.labels=FILE), or train on S4 (data.train=s4)"
+            listed = home(Path(self.config.root), taught) / taught.listed
+            raise ValueError(f"{listed}: expected labels of training videos, got none{told}")
+
     def _category(self, video: Video) -> str:
         return video.labels[0] if self.part.name == "S4" and video.labels else ""
 
@@ -198,9 +204,10 @@ class AVSBenchDataset:
     def _usable(self, video: Video, problems: list[Problem]) -> list[Frame]:
         """The frames of a video that can be used. Those of val and test are decoded, those of train looked for."""
         scored, first, good = self.split != "train", Frame(video, 1), list[Frame]()
-        if self.part.name == "S4" and not video.labels:
-            problems.append(Problem(self.place.parent / self.part.listed, "index", f"{video.name}: no category"))
-            return []
+        if self._labelled and not video.labels:
+            problems.append(Problem(self.place.parent / self.part.listed, "index", f"{video.name}: no label"))
+            if self.part.name == "S4" or not scored:
+                return []
         if not self._good("sound", first, self._wave if scored else None, problems):
             return []
         if scored and (seconds := self._wave(first)[1]) < SECONDS - 0.01:  # a resampler may leave out a few samples

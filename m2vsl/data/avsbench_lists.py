@@ -6,7 +6,7 @@ Conventions
   source): ``ms3_meta_data.csv`` in the folder or in ``Multi-sources/``, beside ``ms3_data/``. The names of columns are
   not settled: see `Columns`. Byte-order marks, CRLF and further columns are fine.
 - The list of MS3 has no labels as published (ledger 36). They come from a column of it, where somebody added one, or
-  from a file of rows ``name,labels``, with a header or without.
+  from a file of rows ``name,labels``, with a header or without; rows of one name add up.
 - Several labels stand in one cell, ``"guitar, violin"``: commas and semicolons divide, spaces and quotes around a label
   and labels that come again are dropped.
 - A row that cannot be used is a `Problem` with its line, and no video.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,30 +87,44 @@ def home(root: Path, part: Part) -> Path:
     raise FileNotFoundError(f"{part.listed} of {part.name} not found: looked into {', '.join(map(str, places))}")
 
 
-def read_videos(path: Path, columns: Columns = USUAL, labels: Path | None = None) -> tuple[list[Video], list[Problem]]:
+def read_videos(
+    path: Path, columns: Columns = USUAL, labels: Path | None = None, *, category: bool = False
+) -> tuple[list[Video], list[Problem]]:
     """The videos of a list, in its order, and what is wrong with the other rows.
 
     labels: a file of labels by name; without it, the labels' column of the list where there is one.
-    FileNotFoundError; ValueError, with the header that is there, if a needed column has another name.
+    category: that column must be there.
+    FileNotFoundError; ValueError, with the header that is there, if a needed column has another name or stands twice,
+    and with the line for quotes that do not match.
     """
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
-        header = [name.strip() for name in reader.fieldnames or ()]
-        reader.fieldnames = header
-        for field, name in (("name_column", columns.name), ("split_column", columns.split)):
-            if name not in header:
-                raise ValueError(f"{path}: expected a column {name!r} ({field}), got {', '.join(header) or 'nothing'}")
-        rows = [(reader.line_num, {k: (v or "").strip() for k, v in row.items() if k}) for row in reader]
+    (_, header), *rows = _rows(path) or [(0, [])]
+    needed = [("name_column", columns.name), ("split_column", columns.split)]
+    for field, name in needed + [("category_column", columns.labels)] * category:
+        if header.count(name) != 1:
+            raise ValueError(f"{path}: expected a column {name!r} ({field}), got {', '.join(header) or 'nothing'}")
     known = read_labels(labels) if labels is not None else {}
     found, problems = dict[str, Video](), list[Problem]()
-    for line, row in rows:
+    for line, cells in rows:
+        row = dict(zip_longest(header, cells[: len(header)], fillvalue=""))
         name, split = row[columns.name], row[columns.split].lower()
         wrong = _wrong(name, split, found)
+        if any(cells[len(header) :]):
+            wrong = f"expected {len(header)} cells, got {len(cells)}: several labels in one cell stand in quotes"
         if wrong:
             problems.append(Problem(path, "index", f"line {line}: {wrong}"))
         else:
             found[name] = Video(name, split, known.get(name, ()) or several(row.get(columns.labels, "")))
     return list(found.values()), problems
+
+
+def _rows(path: Path) -> list[tuple[int, list[str]]]:
+    """The rows that are not empty, each with the number of its last line."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        reader = csv.reader(file, skipinitialspace=True, strict=True)
+        try:
+            return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(row)]
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num}: expected rows of a csv file, got {error}") from error
 
 
 def _wrong(name: str, split: str, found: Mapping[str, Video]) -> str:
@@ -122,16 +137,17 @@ def _wrong(name: str, split: str, found: Mapping[str, Video]) -> str:
 
 def read_labels(path: Path) -> dict[str, tuple[str, ...]]:
     """Labels by the name of the video; FileNotFoundError, and ValueError with the line for a row of another shape."""
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = [(number, row) for number, row in enumerate(csv.reader(file, skipinitialspace=True), 1) if any(row)]
-    if rows and rows[0][1][0].strip().lower() in ("name", "video", "id", "video_id"):
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a file of labels {path}, got none")
+    rows = _rows(path)
+    if rows and rows[0][1][0].lower() in ("name", "video", "id", "video_id"):
         rows = rows[1:]
-    found = {}
-    for number, row in rows:
-        labels = several(",".join(row[1:]))
-        if not row[0].strip() or not labels:
-            raise ValueError(f"{path}, line {number}: expected name,labels, got {','.join(row)!r}")
-        found[row[0].strip()] = labels
+    found = dict[str, tuple[str, ...]]()
+    for number, (name, *cells) in rows:
+        labels = several(",".join(cells))
+        if not name or not labels:
+            raise ValueError(f"{path}, line {number}: expected name,labels, got {','.join([name, *cells])!r}")
+        found[name] = tuple(dict.fromkeys((*found.get(name, ()), *labels)))
     return found
 
 

@@ -15,6 +15,7 @@ import soundfile
 import torch
 from PIL import Image
 
+from m2vsl import cli
 from m2vsl.audio import AUDIO
 from m2vsl.data import avsbench_like
 from m2vsl.data.avsbench import AVSBenchConfig, AVSBenchDataset
@@ -30,7 +31,7 @@ RATE = AUDIO["paper300"].rate
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both parts: 6 videos of train, 2 of val, 3 of test."""
+    """S4: 12 videos of train, 2 of val, 3 of test; MS3: 6, 2 and 3."""
     root = tmp_path_factory.mktemp("avsbench") / "tree"
     avsbench_like.write(root, size=SIZE, s4=(12, 2, 3), ms3=(6, 2, 3))
     return root
@@ -82,14 +83,14 @@ class TestSamples:
     def test_ids_and_masks_are_those_that_maps_of_others_are_scored_on(
         self, written: Path, task: str, around: str
     ) -> None:
-        there, truths = opened(written, task=task), open_truths("avsbench", written / around)
+        truths = open_truths("avsbench", written / around)
+        side = truths.read(truths.ids[0]).mask.shape[-1]
+        there = AVSBenchDataset(AVSBenchConfig(str(written), side, "avsbench-like"), "test", task)
         assert there.ids() == list(truths.ids)
         for n, key in enumerate(there.ids()):
-            large = truths.read(key).mask[0]
-            own = Image.fromarray(large.bool().numpy()).resize((SIZE, SIZE), Image.Resampling.NEAREST)
-            mine = there[n].truth
-            assert (mine.mask == mine.mask[0]).all(), "every label carries the mask of the frame"
-            assert abs(float(mine.mask[0].mean()) - np.asarray(own).mean()) < 0.02
+            mine = there[n].truth.mask
+            assert (mine == mine[0]).all(), "every label carries the mask of the frame"
+            assert torch.equal(mine[0], truths.read(key).mask[0])
 
     def test_labels_are_those_of_the_video(self, written: Path) -> None:
         there = opened(written, task="multi")
@@ -168,7 +169,7 @@ class TestMasks:
             image = Image.fromarray(pixels * 7, "P")
             image.putpalette([level for n in range(256) for level in ((0, 0, 0) if n == 0 else (90, 0, n))])
         elif mode == "I;16":
-            image = Image.fromarray(pixels.astype(np.uint16) * 300)
+            image = Image.fromarray(pixels.astype(np.uint16))  # whose upper byte is empty
         else:
             image = image.convert(mode)
         image.save(place)
@@ -225,8 +226,18 @@ class TestFiles:
         assert [str(p) for p in there.skipped if p.kind == "sound"] == [
             f"{place}: expected 5 s, got 3.50 s: its last second is repeated"
         ]
-        tail = there[4].waveform[-RATE:]
-        assert tail.abs().max() > 0.01
+        heard = there[4].waveform  # of the seconds 2 to 5; from 3.5 on, those from 2.5 on again
+        half = RATE // 2
+        torch.testing.assert_close(heard[3 * half : 5 * half], heard[half : 3 * half])
+
+    def test_a_broken_file_of_training_is_named_when_it_is_read(self, root: Path) -> None:
+        sound, picture = of(root, "sound", split="train"), of(root, "frame", split="train", n=1)
+        sound.write_bytes(b"RIFF")
+        picture.write_bytes(b"not a picture")
+        there = opened(root, "train")
+        for index, place in ((0, sound), (5, picture)):
+            with pytest.raises(ValueError, match=f"{place}: "):
+                there[index]
 
     def test_without_sound_there_is_no_video(self, root: Path) -> None:
         place = of(root, "sound")
@@ -266,6 +277,12 @@ class TestLists:
             opened(root)
         there = opened(root, name_column="vid", split_column="part", category_column="what")
         assert len(there) == 15
+        for wrong, field in ((["name", "split", "what"], "category"), (["name", "name", "split"], "name")):
+            rewrite(listed(root), lambda rows, head=wrong: [head, *rows[1:]])  # type: ignore[misc]
+            with pytest.raises(
+                ValueError, match=rf"expected a column '{field}' \({field}_column\), got {', '.join(wrong)}"
+            ):
+                opened(root)
 
     def test_bom_crlf_and_more_columns_are_fine(self, root: Path) -> None:
         before = opened(root).ids()
@@ -286,6 +303,24 @@ class TestLists:
             "line 21: expected the name of a video, got ''",
         ]
 
+    def test_labels_with_commas_and_no_quotes_are_told_and_empty_cells_are_not(self, root: Path) -> None:
+        text = listed(root, "multi").read_text("utf-8").replace('"', "").splitlines()
+        listed(root, "multi").write_text("\n".join([text[0], *text[1:-1], "test0002,test,bell,,"]), "utf-8")
+        videos, problems = read_videos(listed(root, "multi"))
+        assert [video.name for video in videos] == ["test0002"]
+        cells = text[1].count(",") + 1
+        told = f"line 2: expected 3 cells, got {cells}: several labels in one cell stand in quotes"
+        assert len(problems) == 10 and problems[0].message == told
+
+    @pytest.mark.parametrize(
+        ("row", "told"),
+        [('a,train,"guitar\nb,test,dog', "unexpected end of data"), ('a,train,"guitar" violin', "expected after")],
+    )
+    def test_quotes_that_do_not_match_are_refused_with_their_line(self, tmp_path: Path, row: str, told: str) -> None:
+        (tmp_path / "list.csv").write_text(f"name,split,category\n{row}", "utf-8")
+        with pytest.raises(ValueError, match=rf"list.csv, line \d: expected rows of a csv file, got .*{told}"):
+            read_videos(tmp_path / "list.csv")
+
     @pytest.mark.parametrize(
         ("cell", "labels"),
         [
@@ -303,7 +338,7 @@ class TestLists:
     @pytest.mark.parametrize("header", ["", "name,labels\n"])
     def test_labels_of_ms3_come_from_a_file(self, root: Path, tmp_path: Path, header: str) -> None:
         rewrite(listed(root, "multi"), lambda rows: [row[:2] for row in rows])
-        with pytest.raises(ValueError, match=r"ms3_meta_data.csv: no training video has a label; name .*data.labels"):
+        with pytest.raises(ValueError, match=r"ms3_meta_data.csv: expected labels of .*, got none; name .*data.labels"):
             opened(root, task="multi")
         names = [v.name for v in read_videos(listed(root, "multi"))[0]]
         file = tmp_path / "labels.csv"
@@ -314,6 +349,30 @@ class TestLists:
         file.write_text("name,labels\nalone\n", "utf-8")
         with pytest.raises(ValueError, match=r"labels.csv, line 2: expected name,labels, got 'alone'"):
             read_labels(file)
+        file.write_text("a,dog\nb,cat\na,cat\na, dog\n", "utf-8")
+        assert read_labels(file) == {"a": ("dog", "cat"), "b": ("cat",)}, "rows of one name add up"
+        with pytest.raises(FileNotFoundError, match=r"expected a file of labels .*nowhere.csv, got none"):
+            opened(root, task="multi", labels=str(tmp_path / "nowhere.csv"))
+
+    @pytest.mark.parametrize(("task", "tested"), [("single", 10), ("multi", 15)])
+    def test_a_video_without_a_label_is_told_and_not_trained_on(self, root: Path, task: str, tested: int) -> None:
+        full = len(opened(root, "train", task))
+
+        def bare(rows: list[list[str]]) -> list[list[str]]:
+            return [[*row[:2], ""] if row[0] in ("train0000", "test0001") else row for row in rows]
+
+        rewrite(listed(root, task), bare)
+        train, test = opened(root, "train", task), opened(root, "test", task)
+        assert len(train) == full - 5 and "train0000_1" not in train.ids()
+        assert [str(p) for p in train.skipped if p.kind == "index"] == [f"{listed(root, task)}: train0000: no label"]
+        assert len(test) == tested, "S4 has no place for it without its category"
+        assert [p.message for p in test.skipped if p.kind == "index"] == ["test0001: no label"]
+
+    def test_s4_without_any_category_is_refused(self, root: Path) -> None:
+        rewrite(listed(root), lambda rows: [rows[0], *([*row[:2], ""] for row in rows[1:])])
+        for task, choices in (("single", {}), ("multi", {"train": "s4"})):
+            with pytest.raises(ValueError, match=r"s4_meta_data.csv: expected labels of training videos, got none$"):
+                opened(root, task=task, **choices)
 
     def test_a_label_that_training_does_not_have_is_told_and_has_no_class(self, root: Path) -> None:
         def rename(rows: list[list[str]]) -> list[list[str]]:
@@ -353,3 +412,25 @@ class TestSurvey:
         listed(root, "multi").unlink()
         again = survey(AVSBenchConfig(str(root), SIZE, "avsbench-like"))
         assert any("ms3_meta_data.csv of MS3 not found" in p.message for p in again.problems)
+
+    def test_ms3_as_published_has_no_labels_and_its_files_are_looked_at(self, root: Path, tmp_path: Path) -> None:
+        rewrite(listed(root, "multi"), lambda rows: [row[:2] for row in rows])
+        place = of(root, "mask", "multi")
+        place.unlink()
+        found = survey(AVSBenchConfig(str(root), SIZE, "avsbench-like"))
+        assert [c.frames for c in found.counts if c.part == "MS3"] == [30, 10, 14]
+        assert [p.path for p in found.problems if p.kind != "class"] == [place]
+        assert found.unlabelled == ("MS3",) and "note: MS3 has no labels: it is trained on with a file" in str(found)
+
+    def test_the_command_writes_checks_and_refuses(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        root = str(tmp_path / "tree")
+        assert cli.main(["data", "make-avsbench-like", root, "--size", "48", *"--s4 2 1 1 --ms3 2 1 1".split()]) == 0
+        capsys.readouterr()
+        assert cli.main(["data", "check", root, "--benchmark", "avsbench"]) == 1
+        told = capsys.readouterr().out
+        assert "S4: expected 3,452/740/740 videos of train/val/test, as published, got 2/1/1" in told
+        assert "MS3    test       1     64       5     320" in told
+        assert cli.main(["data", "check", root, "--benchmark", "avs"]) == 2
+        assert "expected benchmark among avsbench, vggsound, instruments, flickr, got 'avs'" in capsys.readouterr().err
+        assert cli.main(["data", "check", root, "--benchmark", "avsbench", "--lists", f"{root}/labels.csv"]) == 1
+        assert f"expected a file of labels {root}/labels.csv, got none" in capsys.readouterr().out
