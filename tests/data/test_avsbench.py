@@ -413,10 +413,10 @@ class TestSurvey:
         again = survey(AVSBenchConfig(str(root), SIZE, "avsbench-like"))
         assert any("ms3_meta_data.csv of MS3 not found" in p.message for p in again.problems)
 
-    def test_ms3_as_published_has_no_labels_and_its_files_are_looked_at(self, root: Path, tmp_path: Path) -> None:
-        rewrite(listed(root, "multi"), lambda rows: [row[:2] for row in rows])
+    def test_ms3_as_published_has_no_labels_and_its_files_are_looked_at(self, root: Path) -> None:
         place = of(root, "mask", "multi")
         place.unlink()
+        rewrite(listed(root, "multi"), lambda rows: [row[:2] for row in rows])
         found = survey(AVSBenchConfig(str(root), SIZE, "avsbench-like"))
         assert [c.frames for c in found.counts if c.part == "MS3"] == [30, 10, 14]
         assert [p.path for p in found.problems if p.kind != "class"] == [place]
@@ -424,7 +424,8 @@ class TestSurvey:
 
     def test_the_command_writes_checks_and_refuses(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         root = str(tmp_path / "tree")
-        assert cli.main(["data", "make-avsbench-like", root, "--size", "48", *"--s4 2 1 1 --ms3 2 1 1".split()]) == 0
+        counts = [word for part in ("--s4", "--ms3") for word in (part, "2", "1", "1")]
+        assert cli.main(["data", "make-avsbench-like", root, "--size", "48", *counts]) == 0
         capsys.readouterr()
         assert cli.main(["data", "check", root, "--benchmark", "avsbench"]) == 1
         told = capsys.readouterr().out
