@@ -135,7 +135,7 @@ class Experiment:
         made = make(self.data, split, task=task or self.task, sound=sound, seed=self.seed, audio=self.audio)
         if sound == "mixture" and (skipped := getattr(made, "skipped", ())):  # nothing is left out in silence
             told = "\n".join(f"  {problem}" for problem in skipped)
-            print(f"{split}: {len(skipped)} problem(s):\n{told}", file=sys.stderr, flush=True)
+            print(f"{split}: {len(skipped)} problem(s), left out:\n{told}", file=sys.stderr, flush=True)
         return made
 
     def build(self, classes: int) -> Localizer:

@@ -67,7 +67,7 @@ def test_a_benchmark_is_looked_over(benchmark: str, tmp_path: Path, capsys: pyte
 
 def test_what_it_cannot_be_asked(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "check", str(root), "--benchmark", "music"]) == 2
-    assert "expected benchmark among vggsound, instruments, flickr, got 'music'" in capsys.readouterr().err
+    assert "expected benchmark among avsbench, vggsound, instruments, flickr, got 'music'" in capsys.readouterr().err
     assert cli.main(f"train lvs/duet --dataset vggsound --data-root {root} --skip-bad".split()) == 2
     assert "--skip-bad is for --dataset folder; vggsound lists what is missing anyway" in capsys.readouterr().err
     assert cli.main(["train", "lvs/duet", "--dataset", "vggsound"]) == 2
