@@ -125,6 +125,11 @@ def find(root: Path | None = None, **wanted: Any) -> list[Record]:
     return [record for record in every if all(getattr(record, k) == v for k, v in wanted.items())]
 
 
+def commits(records: Iterable[Record]) -> str:
+    """Of which commits they are, and whether the code was changed, in words."""
+    return ", ".join(sorted({record.commit[:7] + (" with changes" if record.dirty else "") for record in records}))
+
+
 def save_rows(path: Path, rows: Sequence[Mapping[str, Any]], name: str = "rows") -> Path:
     """One row per sample beside the record in `path`: ``<record>.<name>.csv``, ``.csv.gz`` above 200 kB."""
     if not rows:

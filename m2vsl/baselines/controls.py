@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from m2vsl.localizer import Localizer, Reads
+from m2vsl.metrics.columns import sounds_where
 from m2vsl.types import Batch, Losses, Maps
 
 
@@ -77,8 +78,7 @@ class ObjectArea(_Control):
     @torch.no_grad()
     def localize(self, batch: Batch) -> Maps:
         """Above 0 on the disc. Reads the truth."""
-        truth = batch.truth
-        true = (truth.mask * truth.present[..., None, None]).amax(1).flatten(1).count_nonzero(1)  # (B,)
+        true = sounds_where(batch.truth).flatten(1).count_nonzero(1)  # (B,)
         inwards = _inwards(batch).contiguous()
         coldest = inwards.flatten(1).sort(1, descending=True).values
         edge = coldest.gather(1, (true - 1).clamp(min=0)[:, None])  # (B, 1): heat of the last pixel within

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def survey(config: AVSBenchConfig) -> AVSBenchSurvey:
             frames, found = _frames(config, split, task)
             problems |= dict.fromkeys(found)
             counts.append(SplitCount(part.name, split, len(listed), part.videos[split], frames))
-        wrong = _uneven(videos, {split: part.videos[split] for split in SPLITS})
+        wrong = _uneven(videos, part.videos)
         if wrong and config.benchmark == "avsbench":
             problems[Problem(Path(config.root), "index", f"{part.name}: {wrong}")] = None
     return AVSBenchSurvey(config, tuple(counts), tuple(problems), tuple(unlabelled))
@@ -85,7 +86,7 @@ def _frames(config: AVSBenchConfig, split: str, task: str) -> tuple[int, list[Pr
     return len(there), list(there.skipped)
 
 
-def _uneven(videos: list[Video], published: dict[str, int]) -> str:
+def _uneven(videos: list[Video], published: Mapping[str, int]) -> str:
     got = {split: sum(video.split == split for video in videos) for split in published}
     if got == published:
         return ""

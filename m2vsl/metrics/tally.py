@@ -206,6 +206,11 @@ class Interval:
     n: int
 
     @property
+    def bar(self) -> float:
+        """Length of an error bar to each side: none for a single value."""
+        return 0.0 if math.isnan(self.half_width) else self.half_width
+
+    @property
     def low(self) -> float:
         """Lower end."""
         return self.mean - self.half_width

@@ -100,7 +100,7 @@ class Ablation:
                 for n, row in enumerate(self.rows):
                     if (worth := self.change(n, task, score)) is None:
                         continue
-                    sure = not math.isnan(worth.half_width) and abs(worth.mean) > worth.half_width
+                    sure = abs(worth.mean) > worth.half_width  # never of a single seed, whose width is NaN
                     which = ("Better" if worth.mean > 0 else "Worse") if sure else "Cannot be told"
                     groups[which].append(f"{row.title} ({_written(worth, '+')})")
                 if any(groups.values()):
@@ -115,10 +115,10 @@ class Ablation:
         if not every:
             return "No record yet."
         lists = sorted({f"{record.dataset} {record.task}, n = {record.n}, list {record.ids}" for record in every})
-        commits = sorted({record.commit[:7] + (" with changes" if record.dirty else "") for record in every})
         minutes = sum(record.seconds for record in every) / 60
         return (
-            f"{'; '.join(lists)}; {len(every)} runs, {minutes:.0f} minutes of training; commit {', '.join(commits)}. "
+            f"{'; '.join(lists)}; {len(every)} runs, {minutes:.0f} minutes of training; "
+            f"commit {records.commits(every)}. "
             "Per cent; mean ± 95 % interval over seeds. Worth: the difference, seed by seed, to "
             f"{'the row above' if self.group == 'steps' else 'the row that has none'}."
         )
@@ -164,7 +164,7 @@ def by_batch(made: Sequence[tuple[str, Ablation]]) -> Figure:
         for n, (equal, group) in enumerate(made):
             for m, score in enumerate(SCORES):
                 got = [(row.batch, group.score(k, task, score)) for k, row in enumerate(group.rows)]
-                points = [(size, one.mean, one.half_width) for size, one in got if one is not None]
+                points = [(size, one.mean, one.bar) for size, one in got if one is not None]
                 look = {
                     "color": COLOURS[m],
                     "linestyle": LINES[n],
@@ -172,11 +172,11 @@ def by_batch(made: Sequence[tuple[str, Ablation]]) -> Figure:
                     "fillstyle": ("full", "none")[n],
                 }
                 if points:
-                    x, y, off = zip(*points, strict=True)
+                    x, y, bars = zip(*points, strict=True)
                     ax.errorbar(
                         x,
                         y,
-                        yerr=[0 if math.isnan(o) else o for o in off],
+                        yerr=bars,
                         capsize=2,
                         label=f"{score}, {equal}",
                         **look,
@@ -215,12 +215,11 @@ def worths(made: Ablation) -> Figure:
         for n in range(len(made.rows)):
             for m, score in enumerate(SCORES):
                 if (worth := made.change(n, task, score)) is not None:
-                    off = 0 if math.isnan(worth.half_width) else worth.half_width
                     place = n + (m - 0.5) * 0.3
                     ax.errorbar(
                         worth.mean,
                         place,
-                        xerr=off,
+                        xerr=worth.bar,
                         color=COLOURS[m],
                         marker=MARKERS[m],
                         ls="",

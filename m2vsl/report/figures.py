@@ -8,7 +8,6 @@ different units, so overlays are spread over [0, 1] each for itself; `pyramid` a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
@@ -213,8 +212,8 @@ def _stand(ax: Any, y: int, made: Table, method: str, column: Column) -> None:
         ax.text(0.02, y, said, transform=ax.get_yaxis_transform(), va="center", fontsize=7, color=FAINT, bbox=on_paper)
         return
     filled = "full" if made.above(method, column) else "none"
-    off = column.scale * (0.0 if math.isnan(found.half_width) else found.half_width)
-    ax.errorbar(column.scale * found.mean, y, xerr=off, color=COLOURS[0], marker="o", ms=5, fillstyle=filled, capsize=2)
+    bar = column.scale * found.bar
+    ax.errorbar(column.scale * found.mean, y, xerr=bar, color=COLOURS[0], marker="o", ms=5, fillstyle=filled, capsize=2)
 
 
 def _key(line: Any, filled: Any) -> Any:

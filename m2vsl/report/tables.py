@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from m2vsl.methods import METHODS
 from m2vsl.metrics.tally import Interval, interval
-from m2vsl.records import Record, config_hash
+from m2vsl.records import Record, commits, config_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -246,10 +246,9 @@ def _caption(records: Sequence[Record], full: int, baseline: str) -> str:
     if not records:
         return "No record yet."
     first = records[0]
-    commits = sorted({record.commit[:7] + (" with changes" if record.dirty else "") for record in records})
     return (
         f"{first.task}, {marks(first, full)}, preset {' and '.join(sorted({r.preset for r in records}))}; "
-        f"n = {first.n} ({', '.join(_counted(first))}), list {first.ids}; commit {', '.join(commits)}. "
+        f"n = {first.n} ({', '.join(_counted(first))}), list {first.ids}; commit {commits(records)}. "
         f"Per cent; mean ± 95 % interval over seeds. {ABOVE} above {METHODS[baseline].title}: its lower end, "
         f"of a single seed its value."
     )
