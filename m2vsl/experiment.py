@@ -231,14 +231,17 @@ def trained(experiment: Experiment, *, progress: bool = True) -> tuple[Localizer
 
 
 def _held_out(experiment: Experiment) -> Batches | None:
-    """Validation batches that choose among the weights of a run; None = the last ones are kept (ledger 44)."""
+    """Validation batches that choose among the weights of a run; None = the last ones are kept (ledger 44).
+
+    As large as a training batch, or one of all there is; the same frames every time.
+    """
     if not experiment.data.validates:
         return None
-    size = experiment.train.batch_size
-    loader = batches(experiment.samples("val", task=experiment.train_task), size, experiment.audio, drop_last=True)
-    if not len(loader):
-        raise ValueError(f"expected at least {size} validation samples, one batch, got {len(loader.dataset)}")
-    return loader
+    samples = experiment.samples("val", task=experiment.train_task)
+    if len(samples) < 2:
+        raise ValueError(f"expected at least 2 validation samples, a loss contrasts them, got {len(samples)}")
+    size = min(experiment.train.batch_size, len(samples))
+    return batches(samples, size, experiment.audio, drop_last=True)
 
 
 def _loss(localizer: Localizer, loader: Any) -> float:

@@ -195,8 +195,14 @@ class TestRun:
         assert {k: v for k, v in second.metrics.items() if k in timeless} == pytest.approx(timeless)
 
     def test_too_few_validation_samples_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="expected at least 2 validation samples, one batch, got 1"):
+        with pytest.raises(ValueError, match="expected at least 2 validation samples, a loss contrasts them, got 1"):
             run(tiny("ez_vsl", "duet", "data.val_length=1"), progress=False)
+
+    def test_a_batch_larger_than_the_validation_list_is_held_against_all_of_it(self) -> None:
+        chosen = tiny("ez_vsl", "single", "train.batch_size=6", "data.val_length=3")
+        (batch,) = module._held_out(chosen) or ()
+        assert batch.keys == tuple(chosen.samples("val").ids())
+        assert run(chosen, progress=False).metrics["train/best_step"] > 0
 
 
 class TestBadInput:
