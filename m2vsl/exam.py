@@ -20,6 +20,7 @@ from m2vsl.localizer import Localizer, device_of
 from m2vsl.metrics.interaction import interaction
 from m2vsl.metrics.protocols import EVERY, PROTOCOLS, PUBLISHED
 from m2vsl.metrics.tally import PRINTED_PER_SOURCE, Summary
+from m2vsl.processor import autocast
 from m2vsl.segmenting import segmented
 from m2vsl.training.loop import TrainConfig
 
@@ -100,4 +101,4 @@ class Exam:
 
     def _precisely(self) -> torch.autocast:
         """As precise as in training."""
-        return torch.autocast(device_of(self.localizer).type, torch.bfloat16, enabled=self.train.precision == "bf16")
+        return autocast(device_of(self.localizer).type, self.train.precision)

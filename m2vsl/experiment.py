@@ -32,11 +32,11 @@ from m2vsl.methods import CONTROLS, METHODS
 from m2vsl.metrics.calls import described
 from m2vsl.metrics.protocols import EVERY
 from m2vsl.metrics.segmentation import THRESHOLDS
+from m2vsl.processor import has_bfloat16, without_denormals
 from m2vsl.records import Record
 from m2vsl.segmenting import ways
 from m2vsl.training import checkpoint
 from m2vsl.training.loop import TrainConfig, train
-from m2vsl.training.processor import without_denormals
 from m2vsl.training.progress import History
 from m2vsl.types import Batch
 
@@ -187,7 +187,7 @@ def scored(experiment: Experiment, *, progress: bool = True) -> Record:
         seconds=history.seconds if history.seconds else time.perf_counter() - began,
         parameters=history.parameters,
         history=history.curve,
-        **records.provenance(),
+        **_provenance(localizer),
     )
     records.save(record)
     return record
@@ -262,6 +262,13 @@ def test_lists(experiment: Experiment) -> list[tuple[str, Any]]:
     if experiment.masks_alone:
         return [("mixture", experiment.samples("test"))]
     return [(sound, experiment.samples("test", sound=sound)) for sound in ("mixture", "one")]
+
+
+def _provenance(localizer: Localizer) -> dict[str, Any]:
+    """Where this runs, and whether bfloat16 is computed there: a run that asks for it has float32 where it is not."""
+    found = records.provenance()
+    found["hardware"]["bfloat16"] = has_bfloat16(device_of(localizer).type)
+    return found
 
 
 def _training(history: History) -> dict[str, float]:

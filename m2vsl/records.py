@@ -49,7 +49,7 @@ class Record:
     commit: str  # of the code; "unknown" outside of a checkout
     dirty: bool | None  # the code differs from the commit; None = unknown
     versions: Mapping[str, str]  # python, torch, torchvision, m2vsl
-    hardware: Mapping[str, Any]  # cpu, cores, gpu
+    hardware: Mapping[str, Any]  # cpu, cores, gpu; bfloat16: computed, not replaced by float32
     created: str  # UTC, ISO 8601
     seconds: float = math.nan  # wall time of training and evaluation
     parameters: int = 0  # trainable numbers

@@ -28,7 +28,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 FLOORS = (  # a module imports from lower floors only
     ("", "types", "paths", "help"),
-    ("ops", "parallel", "audio", "frame", "media", "records"),
+    ("ops", "parallel", "processor", "audio", "frame", "media", "records"),
     ("encoders", "attention", "losses", "localizer", "metrics"),
     ("model", "baselines", "data", "training", "evaluate", "hearing", "refine"),
     ("methods", "segmenting"),

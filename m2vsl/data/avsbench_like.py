@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -101,14 +101,18 @@ def write(
         if told != made:
             raise ValueError(f"{root}: expected nothing, or what was made with {made}, got {told}; nothing was changed")
         return False
-    aside = root.with_name(f".{root.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    for task, counts in (("single", s4), ("multi", ms3)):
-        _write_part(aside, task, counts, size, seed)
-    (aside / MADE).write_text(json.dumps(made), "utf-8")
-    if root.is_dir():
-        root.rmdir()
-    aside.rename(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as aside:  # another process may write it, too
+        whole = Path(aside, "whole")
+        for task, counts in (("single", s4), ("multi", ms3)):
+            _write_part(whole, task, counts, size, seed)
+        (whole / MADE).write_text(json.dumps(made), "utf-8")
+        try:
+            whole.rename(root)  # over nothing or an empty folder
+        except OSError:
+            if not (root / MADE).is_file():
+                raise
+            return False
     return True
 
 

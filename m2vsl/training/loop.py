@@ -20,6 +20,7 @@ import torch
 
 from m2vsl import parallel, records
 from m2vsl.localizer import Localizer, Stage
+from m2vsl.processor import autocast, has_bfloat16
 from m2vsl.training import checkpoint
 from m2vsl.training.feed import BatchSource, Feed
 from m2vsl.training.progress import History, Interrupts, Report, clock
@@ -40,7 +41,7 @@ class TrainConfig:
     schedule: str = "constant"  # or "cosine", down to 0 at the end of a stage; ledger 54
     warmup_steps: int = 0  # steps of linear rise at the start of a stage; ledger 54: none
     grad_clip: float = 0.0  # largest norm of the gradient; 0 = no clipping
-    precision: str = "fp32"  # or "bf16": autocast; similarities and losses stay float32
+    precision: str = "fp32"  # or "bf16": autocast, where the processor has it; similarities and losses stay float32
     channels_last: bool = False  # memory order of images and convolutions
     eval_every: int = 0  # steps between validations; 0 = at the end of each stage only; ledger 44
     checkpoint_every: int = 200  # steps between checkpoints; 0 = at the end of each stage only
@@ -87,6 +88,8 @@ def train(
     run.start(about or {})
     now = run.history
     report = Report(run.folder, config.steps, now.step, show=progress, tensorboard=config.tensorboard)
+    if config.precision == "bf16" and not has_bfloat16(run.device.type):
+        report.say("bfloat16 would be emulated here, which is slow: float32 in its place")
     with Interrupts() as stop, report:
         for index, (stage, first, end) in enumerate(spans(localizer.stages, config.steps)):
             run.enter(index, stage, end)
@@ -215,7 +218,7 @@ class _Run:
         """One step of Adam. The losses are looked at before the weights change, so a NaN never reaches them."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with autocast(self.device.type, self.config.precision):
             losses = self.model(batch)
         each = torch.stack([loss.float() for loss in losses.values()])
         self.accelerator.backward(each.sum())

@@ -73,6 +73,11 @@ class Report:
         if self.bar is not None:
             self.bar.update()
 
+    def say(self, words: str) -> None:
+        """A line for whoever watches."""
+        if self.show:
+            print(words, flush=True)
+
     def row(self, row: Mapping[str, Any], **shown: str) -> None:
         """Keep `row` (it has a "step") in the log; show the words of `shown`."""
         if self.write:

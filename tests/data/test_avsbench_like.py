@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,13 @@ def digest(root: Path) -> str:
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         found.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return found.hexdigest()
+
+
+def test_two_processes_may_write_the_same_folder(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        writing = [pool.submit(write, tmp_path / "tree", size=16, s4=(1, 1, 1), ms3=(1, 1, 1)) for _ in range(2)]
+        assert sum(one.result() for one in writing) >= 1
+    assert [path.name for path in tmp_path.iterdir()] == ["tree"]
 
 
 def names(root: Path, part: str) -> list[dict[str, str]]:

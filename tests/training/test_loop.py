@@ -18,8 +18,9 @@ import tiny
 import torch
 from tiny import PER_EPOCH, Tiny, TwoStages, batches_from, config, run, same
 
+from m2vsl import processor
 from m2vsl.localizer import Stage
-from m2vsl.training import checkpoint
+from m2vsl.training import checkpoint, loop
 from m2vsl.training.loop import TrainConfig, learning_rate, spans, train
 from m2vsl.training.progress import History
 from m2vsl.types import Batch, Losses
@@ -35,6 +36,16 @@ def stopping_at(step: int, number: int = signal.SIGINT) -> Callable[[int, int], 
             yield batch
 
     return source
+
+
+def test_a_run_without_bfloat16_says_what_it_computes_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for computed in (True, False):
+        for module in (processor, loop):
+            monkeypatch.setattr(module, "has_bfloat16", lambda kind, computed=computed: computed)
+        run(tmp_path / str(computed), config=config(precision="bf16", steps=1), progress=True)
+        assert ("float32 in its place" in capsys.readouterr().out) != computed
 
 
 # --- what is learned ---------------------------------------------------------------------------------------------
@@ -75,7 +86,8 @@ def test_one_step_is_one_step_of_adam(tmp_path: Path) -> None:
         torch.testing.assert_close(mine, theirs)
 
 
-def test_bf16_computes_in_bf16_and_keeps_float32_weights(tmp_path: Path) -> None:
+def test_bf16_computes_in_bf16_and_keeps_float32_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "has_bfloat16", lambda kind: True)  # emulated is good enough here
     seen = set()
 
     class Watched(Tiny):
