@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+BLOCK = 16 * 2**20  # bytes of similarities, float32, that are made at a time: about what a cache holds
+
+
+def precise(x: Tensor) -> Tensor:
+    """`x` as float32, whatever autocast made of it; float64 as it comes."""
+    return x if x.dtype == torch.float64 else x.float()
+
 
 def unit(x: Tensor, dim: int = 1) -> Tensor:
     """`x` divided by its Euclidean norm along `dim`; float32, whatever autocast says. Zero stays zero."""
-    return F.normalize(x.float(), dim=dim)
+    return F.normalize(precise(x), dim=dim)
 
 
 def evened(x: Tensor) -> Tensor:
     """Cells (B, D, h, w) over the mean length of the cells of their picture: who is longer stays longer; float32."""
-    return x.float() / x.float().norm(dim=1).mean((-2, -1)).clamp(min=1e-12)[:, None, None, None]
+    return precise(x) / precise(x).norm(dim=1).mean((-2, -1)).clamp(min=1e-12)[:, None, None, None]
 
 
 def similarity(features: Tensor, queries: Tensor) -> Tensor:
@@ -27,35 +35,42 @@ def similarity(features: Tensor, queries: Tensor) -> Tensor:
     Returns (B, N, h, w), float32.
     """
     batch, _, h, w = features.shape
-    flat = features.float().flatten(2)  # (B, D, hw)
+    flat = precise(features).flatten(2)  # (B, D, hw)
     with torch.autocast(features.device.type, enabled=False):
-        return torch.matmul(queries.float(), flat).view(batch, -1, h, w)
+        return torch.matmul(precise(queries), flat).view(batch, -1, h, w)
 
 
 def peak_cosine(features: Tensor, queries: Tensor) -> Tensor:
     """Best agreement of any location: ``peak(similarity(unit(features), unit(queries, -1)))``, with a small backward.
 
     features: (B, D, h, w), any length; queries: (N, D). Returns (B, N), cosines. The best location is searched without
-    gradient, and the cosine is taken again there alone: the gradient of a maximum is that of its argument. A CPU takes
-    one picture after the other: what is done to the product is then done in its cache.
+    gradient, in blocks of `BLOCK` bytes, and the cosine is taken again there alone: the gradient of a maximum is that
+    of its argument. Of the maps (B, N, h, w) there is never more than one block.
     """
     flat, asked = features.flatten(2), unit(queries, -1)  # (B, D, hw), (N, D)
+    pictures, sounds = _block(flat.shape[-1], len(asked))
     with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-        pieces = flat if features.device.type == "cpu" else [flat]
-        found = [_best_cell(cells.float(), asked) for cells in pieces]
-        score, where = (torch.stack(values).view(-1, len(queries)) for values in zip(*found, strict=True))  # (B, N)
+        found = [_best_cells(precise(cells), asked.split(sounds)) for cells in flat.split(pictures)]
+        score, where = (torch.cat(values) for values in zip(*found, strict=True))  # (B, N)
     if not torch.is_grad_enabled() or not (features.requires_grad or queries.requires_grad):
         return score
-    best = flat.gather(2, where[:, None, :].expand(-1, flat.shape[1], -1))  # (B, D, N)
+    rows = torch.arange(len(flat), device=flat.device)[:, None]
+    best = flat.transpose(1, 2)[rows, where]  # (B, N, D)
     with torch.autocast(features.device.type, enabled=False):
-        return torch.einsum("bdn,nd->bn", unit(best), asked)
+        return torch.einsum("bnd,nd->bn", unit(best, -1), asked)
 
 
-def _best_cell(cells: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest cosine of cells (..., D, hw) with unit queries (N, D), and its place: (..., N) each."""
-    length = cells.square().sum(-2, keepdim=True).sqrt_().clamp_(min=1e-12)
-    best = (queries @ cells).div_(length).max(-1)
-    return best.values, best.indices
+def _best_cells(cells: Tensor, queries: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Largest cosine of cells (B, D, hw) with unit queries, some (n, D) at a time, and its place: (B, N) each."""
+    length = torch.linalg.vector_norm(cells, dim=-2, keepdim=True).clamp_(min=1e-12)
+    best = [(some @ cells).div_(length).max(-1) for some in queries]
+    return torch.cat([one.values for one in best], -1), torch.cat([one.indices for one in best], -1)
+
+
+def _block(cells: int, queries: int) -> tuple[int, int]:
+    """How many pictures, and how many queries, have similarities of `BLOCK` bytes or less; at least one of either."""
+    asked = max(min(BLOCK // (4 * cells), queries), 1)
+    return max(BLOCK // (4 * cells * asked), 1), asked
 
 
 def peak(maps: Tensor) -> Tensor:
@@ -69,6 +84,27 @@ def soft_peak(maps: Tensor, sharpness: float) -> Tensor:
     return (torch.logsumexp(maps.flatten(-2) * sharpness, -1) - torch.tensor(float(cells)).log()) / sharpness
 
 
+def soft_peak_cosine(features: Tensor, queries: Tensor, sharpness: float) -> Tensor:
+    """``soft_peak(similarity(unit(features), unit(queries, -1)), sharpness)``, block by block as `peak_cosine`.
+
+    features: (B, D, h, w), any length; queries: (N, D). Returns (B, N). Where there are several blocks of `BLOCK`
+    bytes, the backward pass makes the similarities of each anew, at the price of their matrix product.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    asked = unit(queries, -1)
+    pictures, sounds = _block(features.shape[-2] * features.shape[-1], len(asked))
+
+    def scores(cells: Tensor, some: Tensor) -> Tensor:
+        return soft_peak(similarity(unit(cells), some), sharpness)
+
+    if pictures >= len(features) and sounds >= len(asked):
+        return scores(features, asked)
+    again = partial(checkpoint, scores, use_reentrant=False, preserve_rng_state=False)
+    rows = [[again(cells, some) for some in asked.split(sounds)] for cells in features.split(pictures)]
+    return torch.cat([torch.cat(row, -1) for row in rows])
+
+
 def spread(maps: Tensor, pyramid: Sequence[Tensor], rounds: int, temperature: float) -> Tensor:
     """Maps handed on between cells that look alike: ``rounds`` of attention of the picture to itself.
 
@@ -77,10 +113,10 @@ def spread(maps: Tensor, pyramid: Sequence[Tensor], rounds: int, temperature: fl
     part (a dog's face) lends its heat to the rest of the object. Returns (B, K, h, w).
     """
     size = (maps.shape[-2], maps.shape[-1])
-    alike, flat = maps.new_zeros((), dtype=torch.float32), maps.float().flatten(2)  # (B, K, hw)
+    alike, flat = maps.new_zeros((), dtype=torch.float32), precise(maps).flatten(2)  # (B, K, hw)
     with torch.autocast(maps.device.type, enabled=False):
         for stage in pyramid:
-            cells = unit(F.interpolate(stage.float(), size=size, mode="bilinear", align_corners=False)).flatten(2)
+            cells = unit(F.interpolate(precise(stage), size=size, mode="bilinear", align_corners=False)).flatten(2)
             alike = alike + cells.transpose(1, 2) @ cells / len(pyramid)  # (B, hw, hw)
         weights = torch.softmax(alike / temperature, -1).transpose(1, 2)
         for _ in range(rounds):
@@ -90,7 +126,7 @@ def spread(maps: Tensor, pyramid: Sequence[Tensor], rounds: int, temperature: fl
 
 def upsample(maps: Tensor, size: tuple[int, int], mode: str = "bilinear", align_corners: bool = True) -> Tensor:
     """Maps at the size of the picture: (B, K, h, w) -> (B, K, H, W). Ledger 19: bilinear, corners aligned."""
-    return F.interpolate(maps.float(), size=size, mode=mode, align_corners=align_corners)
+    return F.interpolate(precise(maps), size=size, mode=mode, align_corners=align_corners)
 
 
 def min_max(maps: Tensor) -> Tensor:

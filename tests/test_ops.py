@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from m2vsl import ops
 
@@ -71,9 +74,57 @@ def test_peak_cosine_is_the_same_in_pieces_and_without_gradient(side: int, layou
             plain[b, n] = torch.nn.functional.cosine_similarity(cells, queries[n], dim=1).amax()
     torch.testing.assert_close(ops.peak_cosine(features, queries), plain)
     torch.testing.assert_close(ops.peak_cosine(features.requires_grad_(), queries).detach(), plain)
-    score, where = ops._best_cell(features.detach().flatten(2), ops.unit(queries))  # as on a GPU: all at once
-    torch.testing.assert_close(score, plain)
-    assert where.shape == (3, 6) and int(where.max()) < side * (side + 1)
+
+
+@pytest.mark.parametrize("block", [1, 300, 5000, 10**9], ids=["one map", "two maps", "pictures", "all at once"])
+@pytest.mark.parametrize("soft", [False, True], ids=["peak", "soft peak"])
+def test_blocks_of_any_size_have_the_values_and_gradients_of_the_dense_form(
+    soft: bool, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ops, "BLOCK", block)
+    tensors = [(randn(5, 8, 6, 7).requires_grad_(), randn(7, 8, seed=1).requires_grad_()) for _ in range(2)]
+    (cells, sounds), (features, queries) = tensors
+    maps = ops.similarity(ops.unit(features), ops.unit(queries, -1))
+    dense = ops.soft_peak(maps, 20.0) if soft else ops.peak(maps)
+    blocks = ops.soft_peak_cosine(cells, sounds, 20.0) if soft else ops.peak_cosine(cells, sounds)
+    torch.testing.assert_close(blocks, dense, rtol=0, atol=1e-6)
+    for value in (blocks, dense):
+        (value * randn(5, 7, seed=2)).sum().backward()
+    for one, other in zip(*tensors, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=1e-6)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the most numbers that any operation inside gives back."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves(made) if isinstance(x, torch.Tensor)]
+        self.numbers = max([self.numbers, *(x.numel() for x in tensors)])
+        return made
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["peak", "soft peak"])
+def test_nothing_larger_than_the_features_is_ever_made(soft: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "BLOCK", 20_000)
+    features, queries = randn(16, 4, 20, 20).requires_grad_(), randn(64, 4, seed=1).requires_grad_()
+    with Largest() as largest:
+        scores = ops.soft_peak_cosine(features, queries, 20.0) if soft else ops.peak_cosine(features, queries)
+        scores.sum().backward()
+    assert largest.numbers == features.numel() < 64 * 16 * 20 * 20 / 10
+
+
+def test_the_contrast_costs_no_more_than_the_square_of_the_batch() -> None:
+    def operations(batch: int) -> int:
+        features, queries = randn(batch, 8, 6, 6).requires_grad_(), randn(batch, 8, seed=1).requires_grad_()
+        with FlopCounterMode(display=False) as counted:
+            ops.peak_cosine(features, queries).sum().backward()
+        return counted.get_total_flops()
+
+    counts = [operations(batch) for batch in (16, 32, 64)]
+    assert counts[1] <= 4 * counts[0] and counts[2] <= 4 * counts[1]
 
 
 def test_peak_cosine_of_nothing_is_zero() -> None:
