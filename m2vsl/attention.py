@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from m2vsl import ops
+
 
 def literal_attention(tokens: Tensor) -> Tensor:
     r"""The self-attention operator exactly as printed, Eq. (6).
@@ -38,7 +40,7 @@ class Attention(nn.Module):
         q = self._split(self.query(queries))  # (B, heads, L, D / heads)
         k, v = map(self._split, self.key_value(context).chunk(2, -1))
         if q.device.type == "cpu":  # its kernel takes several times as long in bfloat16, backwards above all
-            q, k, v = q.float(), k.float(), v.float()
+            q, k, v = ops.precise(q), ops.precise(k), ops.precise(v)
         with torch.autocast(q.device.type, enabled=q.device.type != "cpu"):  # which would make them bfloat16 again
             mixed = F.scaled_dot_product_attention(q, k, v)
         return self.project(mixed.transpose(1, 2).flatten(2))
@@ -111,7 +113,7 @@ class Grouping(nn.Module):
     def assign(self, tokens: Tensor, features: Tensor) -> Tensor:
         """How much of every feature goes to every class: (B, C, D), (B, P, D) -> (B, C, P), columns sum to 1."""
         scores = self.query(tokens) @ self.key(features).transpose(-2, -1) / tokens.shape[-1] ** 0.5
-        return torch.softmax(scores.float(), dim=1)
+        return torch.softmax(ops.precise(scores), dim=1)
 
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
         """features: (B, P, D), class tokens: (B, C, D) -> one slot per class, (B, C, D)."""

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from m2vsl import ops
+from m2vsl import ops, parallel
 from m2vsl.types import Batch, Losses, Maps
 
 PAIRS = "one as the other's negative"  # why most contrasts need two samples at least
@@ -39,6 +39,7 @@ class Localizer(nn.Module, ABC):
     named: ClassVar[bool] = False  # its maps say which class each is for; without, there is no CAP
     reads: ClassVar[Reads] = "heat"  # how its maps become masks
     stages: tuple[Stage, ...] = (Stage("joint"),)
+    gather: bool = True  # compare with the samples of all processes, not of this one alone; the trainer's to say
     sources: int | None = None  # sources of one picture that its unnamed maps can tell apart; None = one map for all
 
     @abstractmethod
@@ -64,6 +65,19 @@ class Localizer(nn.Module, ABC):
             )
         if pairs_for and len(batch) < 2:
             raise ValueError(f"{type(self).__name__}: expected at least two samples, {pairs_for}, got {len(batch)}")
+
+    def everyone(self, x: Tensor) -> Tensor:
+        """Rows (B, ...) of all processes in rank order, with gradient; where negatives are not gathered `x` itself."""
+        return parallel.gather_with_gradient(x) if self.gather else x
+
+    def first(self, rows: int) -> int:
+        """Where this process's rows begin in `everyone`, if each process has so many."""
+        return parallel.rank() * rows if self.gather else 0
+
+    def before(self, x: Tensor, by: int = 1) -> Tensor:
+        """For each sample the row of the one that comes `by` places before it in the whole batch: (B, ...)."""
+        first = self.first(len(x))
+        return self.everyone(x).roll(by, 0)[first : first + len(x)]
 
     def enter(self, stage: Stage, loader: Iterable[Batch]) -> None:
         """Prepare for a stage of training (k-means, pseudo-labels, freezing). By default nothing."""

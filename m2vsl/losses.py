@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from m2vsl import ops
+
 
 def bag_contrastive(scores: Tensor, owner: Tensor, temperature: float, excluded: Tensor | None = None) -> Tensor:
     r"""Multiple-instance contrast of EZ-VSL (Mo & Morgado, 2022), Eq. (1).
@@ -78,7 +80,7 @@ def mmc(scores: Sequence[Tensor], owner: Tensor, temperature: float, excluded: T
 
 def token_identity(logits: Tensor) -> Tensor:
     """Class token c must be recognised as class c (AVGN; ledger 12). logits: (C, C). Returns a scalar in nats."""
-    return F.cross_entropy(logits.float(), torch.arange(logits.shape[0], device=logits.device))
+    return F.cross_entropy(ops.precise(logits), torch.arange(logits.shape[0], device=logits.device))
 
 
 def presence(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
@@ -87,10 +89,10 @@ def presence(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
     logits, labels: (B, C). reduction over the classes: "mean" as AVGN, or "sum", ours: the mean over B x C starves the
     class heads when few of many classes are present. Returns a scalar in nats.
     """
-    loss = F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="none")
+    loss = F.binary_cross_entropy_with_logits(ops.precise(logits), ops.precise(labels), reduction="none")
     return loss.mean() if reduction == "mean" else loss.sum(-1).mean()
 
 
 def _logits(scores: Tensor, temperature: float, excluded: Tensor | None) -> Tensor:
-    logits = scores.float() / temperature
+    logits = ops.precise(scores) / temperature
     return logits if excluded is None else logits.masked_fill(excluded, -torch.inf)

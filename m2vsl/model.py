@@ -181,13 +181,14 @@ class M2VSL(Localizer):
         sound = sounds[: len(batch)]
         pyramid = self.pyramid(self.visual(batch.image))
         if not c.mmt:
-            owner = torch.arange(len(batch), device=sound.device)
-            return {"mmc": self._contrast(pyramid, ops.unit(self.project_audio(sound)), owner, batch.labels)}
+            owner, labels = torch.arange(len(batch), device=sound.device), batch.labels
+            return {"mmc": self._contrast(pyramid, ops.unit(self.project_audio(sound)), owner, labels, labels)}
         slots = self.mmt(pyramid, self.project_audio(sound))
         features = self._features(pyramid, slots)
         owner, which = batch.heard.nonzero(as_tuple=True)  # one query per sounding class of every sample
         queries = ops.unit(slots.audio[owner, which])  # (N, D)
-        out = {"mmc": self._contrast(features, queries, owner, batch.labels, which)}
+        asked = F.one_hot(which, batch.labels.shape[1]).to(batch.labels.dtype)
+        out = {"mmc": self._contrast(features, queries, owner, asked, batch.labels)}
         out["token"] = losses.token_identity(self.token_head(self.mmt.tokens))
         out["seen"] = losses.presence(self.seen_head(slots.visual).squeeze(-1), batch.labels, c.class_reduction)
         out["heard"] = losses.presence(self.heard(slots, sounds), heard, c.class_reduction)
@@ -201,10 +202,11 @@ class M2VSL(Localizer):
         return {"before": pyramid, "after": slots.grids}.get(self.config.map_features, [*slots.grids, *pyramid])
 
     def _contrast(
-        self, features: Sequence[Tensor], queries: Tensor, owner: Tensor, labels: Tensor, which: Tensor | None = None
+        self, features: Sequence[Tensor], queries: Tensor, owner: Tensor, asked: Tensor, labels: Tensor
     ) -> Tensor:
-        """MMC between the pictures' stages and unit sound queries (N, D); `which` names the class of each query."""
-        c = self.config
+        """MMC between the pictures' stages, of `labels` (B, C), and unit queries (N, D), of classes `asked` (N, C)."""
+        c, owner = self.config, self.everyone(self.first(len(labels)) + owner)
+        queries, asked, labels = self.everyone(queries), self.everyone(asked), self.everyone(labels)
         if c.pool == "5x5":
             size = (c.tokens, c.tokens * max(round(features[0].shape[-1] / features[0].shape[-2]), 1))
             features = [F.adaptive_avg_pool2d(v, size) for v in features]
@@ -214,11 +216,10 @@ class M2VSL(Localizer):
             scores = [ops.soft_peak(ops.similarity(ops.unit(v), queries), c.sharpness) for v in features]
         excluded = None
         if not c.same_class_negatives:
-            label = labels[owner] if which is None else F.one_hot(which, labels.shape[1]).to(labels.dtype)
             mine = torch.arange(len(labels), device=owner.device)[:, None] == owner
-            excluded = (labels @ label.T > 0) & ~mine  # (B, N)
+            excluded = (labels @ asked.T > 0) & ~mine  # (B, N)
         loss = losses.mmc if c.symmetric else losses.audio_to_visual
-        total = loss(scores, owner, c.temperature, excluded)
+        total = loss([self.everyone(s) for s in scores], owner, c.temperature, excluded)
         return total / len(scores) if c.scale_sum == "mean" else total
 
     def _map_loss(self, features: Sequence[Tensor], slots: Tensor, labels: Tensor) -> Tensor:

@@ -63,8 +63,8 @@ class Attention10k(Localizer):
         contrastive = self.config.loss == "contrastive"
         cosines = ops.similarity(ops.unit(cells), self.query(sound)[:, None])
         weights = (cosines if contrastive else cosines.relu()).flatten(2).softmax(-1)  # (B, 1, hw)
-        pooled = (weights * (ops.unit(cells) if contrastive else cells.float()).flatten(2)).sum(-1)
-        return (self.answer(pooled).relu() if contrastive else self.answer(pooled.relu())).float()
+        pooled = (weights * (ops.unit(cells) if contrastive else ops.precise(cells)).flatten(2)).sum(-1)
+        return ops.precise(self.answer(pooled).relu() if contrastive else self.answer(pooled.relu()))
 
     def forward(self, batch: Batch) -> Losses:
         """``ratio``; or ``pull`` and ``push``, whose sum is the contrast over pairs.
@@ -74,12 +74,12 @@ class Attention10k(Localizer):
         the other picture. ValueError for mixtures, and for fewer than two samples.
         """
         self.require_solos(batch, pairs_for=PAIRS)
-        cells, sound = self.visual(batch.image)[-1], self.audio(batch.spectrogram).float()
+        cells, sound = self.visual(batch.image)[-1], ops.precise(self.audio(batch.spectrogram))
         seen = self.see(cells, sound)
         own = torch.linalg.vector_norm(seen - sound, dim=-1)  # (B,)
         if self.config.loss == "ratio":
-            return {"ratio": ratio(own, torch.linalg.vector_norm(seen - sound.roll(1, 0), dim=-1))}
-        other = torch.linalg.vector_norm(self.see(cells.roll(1, 0), sound) - sound, dim=-1)
+            return {"ratio": ratio(own, torch.linalg.vector_norm(seen - self.before(sound), dim=-1))}
+        other = torch.linalg.vector_norm(self.see(self.before(cells), sound) - sound, dim=-1)
         far = F.relu(self.config.margin - other)
         return {"pull": own.square().mean() / 4, "push": far.square().mean() / 4}  # halves, and the mean of both kinds
 

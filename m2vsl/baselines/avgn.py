@@ -114,9 +114,9 @@ class AVGN(Localizer):
             heard = torch.maximum(heard, heard[other])
         cells, sound = self.cells(batch.image), self.hear(spectrogram)
         picture, reduction = self.see(cells), self.config.class_reduction
-        scores = ops.peak(self.agreement(cells, sound[rows, own]))  # (B, B)
+        scores = self.everyone(ops.peak(self.agreement(cells, self.everyone(sound[rows, own]))))  # (B, B), of all
         return {
-            "contrast": losses.mmc([scores], rows, self.config.temperature),
+            "contrast": losses.mmc([scores], torch.arange(len(scores), device=scores.device), self.config.temperature),
             "token": losses.token_identity(self.token_head(self.tokens)),
             "seen": losses.presence(self.seen_head(picture).squeeze(-1), batch.labels, reduction),
             "heard": losses.presence(self.heard_head(sound).squeeze(-1), heard, reduction),

@@ -80,12 +80,12 @@ class AVS(Localizer):
         stages = [fuse(cells) for fuse, cells in zip(self.fuse, pyramid, strict=True)]
         for scale, tpavi in self.hear.items():
             stages[int(scale) - 1] = tpavi(stages[int(scale) - 1], sound)
-        return self.decode(stages, (batch.image.shape[-2], batch.image.shape[-1])).float(), pyramid[-1]
+        return ops.precise(self.decode(stages, (batch.image.shape[-2], batch.image.shape[-1]))), pyramid[-1]
 
     def classes(self, logits: Tensor, cells: Tensor) -> Tensor:
         """What `draw` gives as logits of the classes, (B, C): A as the cells under the mask, B the mean, C the peak."""
         if self.config.loss == "A":
-            return self.tell(under(torch.sigmoid(logits), cells)).float()
+            return ops.precise(self.tell(under(torch.sigmoid(logits), cells)))
         return logits.mean((-2, -1)) if self.config.loss == "B" else ops.peak(logits)
 
     def forward(self, batch: Batch) -> Losses:

@@ -69,7 +69,7 @@ class C2AM(Localizer):
 
     def logits(self, cells: Tensor) -> Tensor:
         """Of the one side, whichever it is: (B, D, h, w) -> (B, 1, h, w), float32."""
-        return self.norm(self.head(cells).float())
+        return self.norm(ops.precise(self.head(cells)))
 
     def forward(self, batch: Batch) -> Losses:
         """Losses ``apart``, ``foreground`` and ``background``. ValueError for fewer than two pictures."""
@@ -80,9 +80,9 @@ class C2AM(Localizer):
         share = torch.sigmoid(self.logits(cells))  # (B, 1, h, w)
         if self.training:
             with torch.no_grad():
-                self.border.lerp_(edge(share).mean().to(self.border), self.norm.momentum)
-        front = ops.unit((share * cells.float()).mean((-2, -1)))  # (B, D)
-        back = ops.unit(((1 - share) * cells.float()).mean((-2, -1)))
+                self.border.lerp_(self.everyone(edge(share)).mean().to(self.border), self.norm.momentum)
+        front = self.everyone(ops.unit((share * ops.precise(cells)).mean((-2, -1))))  # (B, D)
+        back = self.everyone(ops.unit(((1 - share) * ops.precise(cells)).mean((-2, -1))))
         apart = -torch.log1p(-_cosines(back, front)).mean()
         alpha = self.config.alpha
         return {"apart": apart, "foreground": alike(front, alpha), "background": alike(back, alpha)}
@@ -110,4 +110,4 @@ def alike(vectors: Tensor, alpha: float) -> Tensor:
 
 def _cosines(one: Tensor, other: Tensor) -> Tensor:
     with torch.autocast(one.device.type, enabled=False):
-        return F.linear(one.float(), other.float()).clamp(LEAST, MOST)
+        return F.linear(ops.precise(one), ops.precise(other)).clamp(LEAST, MOST)

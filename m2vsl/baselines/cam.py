@@ -66,12 +66,12 @@ class CAM(Localizer):
             return {"labels": losses.presence(logits, batch.labels)}
         if bool((count > 1).any()):
             raise ValueError(f"CAM: expected one label a sample with loss='ce', got {int(count.max())}")
-        return {"labels": F.cross_entropy(logits.float(), batch.labels.argmax(-1))}
+        return {"labels": F.cross_entropy(ops.precise(logits), batch.labels.argmax(-1))}
 
     def maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Activation maps (B, C, h, w), without the bias, and the logits of whole pictures (B, C)."""
-        cells = self.visual(image)[-1].float()
-        return ops.similarity(cells, self.head.weight), self.head(cells.mean((-2, -1))).float()
+        cells = ops.precise(self.visual(image)[-1])
+        return ops.similarity(cells, self.head.weight), ops.precise(self.head(cells.mean((-2, -1))))
 
     @torch.no_grad()
     def localize(self, batch: Batch) -> Maps:

@@ -76,24 +76,24 @@ class CoarseToFine(Localizer):
         bare = int((batch.labels.sum(-1) == 0).sum())
         if bare:
             raise ValueError(f"CoarseToFine: expected a label for every sample, got {bare} without")
-        seen, heard = self.visual(batch.image)[-1].float(), self.audio.cells(batch.spectrogram).float()
+        seen, heard = ops.precise(self.visual(batch.image)[-1]), ops.precise(self.audio.cells(batch.spectrogram))
         picture, sound = seen.mean((-2, -1)), heard.mean((-2, -1))
-        logits = {"see": self.see(picture).float(), "hear": self.hear(sound).float()}
+        logits = {"see": ops.precise(self.see(picture)), "hear": ops.precise(self.hear(sound))}
         out = {name: losses.presence(values, batch.labels) for name, values in logits.items()}
-        out["belong"] = self._belong(picture, sound)
+        out["belong"] = self._belong(self.everyone(picture), self.everyone(sound))
         if self.phase == "fine":
             active = torch.sigmoid(torch.minimum(*logits.values())) > self.config.gate
             rows = (active | (batch.labels > 0)).nonzero(as_tuple=True)  # n pairs of a sample and a class
             pictures = ops.unit(self.project(embed(seen, self.see.weight)[rows]))
             sounds = ops.unit(self.project_audio(embed(heard, self.hear.weight)[rows]))
-            out["align"] = align(pictures, sounds, self.config.margin)
+            out["align"] = align(self.everyone(pictures), self.everyone(sounds), self.config.margin)
         return out
 
     def _belong(self, picture: Tensor, sound: Tensor) -> Tensor:
         """Cross-entropy of "they belong together" over all B x B pairs: half for those that do, half for the rest."""
         by_sound, by_picture = self.pair.weight.split([sound.shape[-1], picture.shape[-1]], 1)
         hidden = F.linear(sound, by_sound)[:, None] + F.linear(picture, by_picture, self.pair.bias)  # (B, B, dim)
-        logits, own = self.belong(F.relu(hidden)).float(), torch.eye(len(sound), device=sound.device).long()
+        logits, own = ops.precise(self.belong(F.relu(hidden))), torch.eye(len(sound), device=sound.device).long()
         each = F.cross_entropy(logits.flatten(0, 1), own.flatten(), reduction="none").view_as(own)
         return 0.5 * (each[own == 1].mean() + each[own == 0].mean())
 
@@ -115,7 +115,7 @@ def embed(cells: Tensor, heads: Tensor) -> Tensor:
     """
     with torch.autocast(cells.device.type, enabled=False):
         maps = F.relu(ops.similarity(cells.detach(), heads.detach())).flatten(2) + 1e-6  # (B, C, hw)
-        return maps / maps.sum(-1, keepdim=True) @ cells.float().flatten(2).transpose(1, 2)
+        return maps / maps.sum(-1, keepdim=True) @ ops.precise(cells).flatten(2).transpose(1, 2)
 
 
 def align(pictures: Tensor, sounds: Tensor, margin: float) -> Tensor:
@@ -124,6 +124,6 @@ def align(pictures: Tensor, sounds: Tensor, margin: float) -> Tensor:
     Other samples of the same class are pushed away, too. The mean of either kind, and their sum.
     """
     with torch.autocast(sounds.device.type, enabled=False):
-        squared = (2 - 2 * sounds.float() @ pictures.float().T).clamp(min=1e-12)  # the root needs a slope
+        squared = (2 - 2 * ops.precise(sounds) @ ops.precise(pictures).T).clamp(min=1e-12)  # the root needs a slope
     own = torch.eye(len(sounds), dtype=torch.bool, device=sounds.device)
     return squared[own].mean() + F.relu(margin - squared[~own].sqrt()).square().mean()

@@ -86,8 +86,8 @@ class DMC(Localizer):
         grid = (seen.shape[-2], seen.shape[-1])
         seen, heard = seen.flatten(2).transpose(1, 2), heard.flatten(2).transpose(1, 2)
         if self.config.level:
-            seen = F.layer_norm(seen.float(), seen.shape[-1:])
-        return self.project(seen).float(), self.project_audio(heard).float(), grid
+            seen = F.layer_norm(ops.precise(seen), seen.shape[-1:])
+        return ops.precise(self.project(seen)), ops.precise(self.project_audio(heard)), grid
 
     def forward(self, batch: Batch) -> Losses:
         """``pull`` and ``push``, whose sum is the contrast over pairs; for the routing, ``hinge``.
@@ -99,11 +99,11 @@ class DMC(Localizer):
         picture, sound, _ = self.cells(batch)
         if self.config.variant == "routing":
             seen, heard = self._route(picture)[0], self._route(sound)[0]
-            own, other = (F.cosine_similarity(v, heard, -1).sum(-1) for v in (seen, seen.roll(1, 0)))
+            own, other = (F.cosine_similarity(v, heard, -1).sum(-1) for v in (seen, self.before(seen)))
             return {"hinge": F.relu(self.config.capsules + other - own).mean()}
         seen = self._cluster(picture, starts(picture.shape[1], self.config.objects))
         heard = self._cluster(sound, [0])
-        own, other = (distance(v, heard).amin(1) for v in (seen, seen.roll(1, 0)))  # (B, 1), to the nearest centre
+        own, other = (distance(v, heard).amin(1) for v in (seen, self.before(seen)))  # (B, 1), to the nearest centre
         far = F.relu(self.config.margin - other)
         return {"pull": own.square().mean() / 4, "push": far.square().mean() / 4}  # halves, and the mean of both kinds
 
@@ -129,7 +129,7 @@ class DMC(Localizer):
 
     def _route(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Capsules (B, K, d) of cells (B, N, D), and what each cell votes for each of them, (B, K, N, d)."""
-        votes = self.votes(squash(cells)).float().unflatten(-1, (self.config.capsules, self.config.width))
+        votes = ops.precise(self.votes(squash(cells))).unflatten(-1, (self.config.capsules, self.config.width))
         votes = votes.transpose(1, 2)
         share = torch.full_like(votes[..., 0], 1 / self.config.capsules)  # (B, K, N)
         for _ in range(self.config.routes - 1):
@@ -152,7 +152,7 @@ def diagonal(grid: tuple[int, int], centres: int) -> list[int]:
 
 def distance(one: Tensor, other: Tensor) -> Tensor:
     """Euclidean distances (B, K, N) of (B, K, D) and (B, N, D), float32; without gradient where it is 0."""
-    return torch.cdist(one.float(), other.float(), compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.cdist(ops.precise(one), ops.precise(other), compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def soft_k_means(cells: Tensor, begin: Sequence[int], beta: float, rounds: int) -> Tensor:
@@ -170,7 +170,7 @@ def soft_k_means(cells: Tensor, begin: Sequence[int], beta: float, rounds: int) 
 
 def squash(x: Tensor) -> Tensor:
     """Vectors along the last axis at their direction, and the length tanh(10 x length): 1 unless they are tiny."""
-    length = x.float().norm(dim=-1, keepdim=True)
+    length = ops.precise(x).norm(dim=-1, keepdim=True)
     return ops.unit(x, -1) * torch.tanh(10 * length)
 
 

@@ -134,7 +134,7 @@ class DSOL(Localizer):
     def _objects(self, cells: Tensor, logits: Tensor) -> Tensor:
         """Mean feature of the cells that sound, dilated by a cross: (B, C_v, h, w), (B, 1, h, w) -> (B, C_v)."""
         mask = ops.dilated(torch.sigmoid(logits) > self.config.threshold).float()
-        return (cells.float() * mask).sum((-2, -1)) / mask.sum((-2, -1)).clamp(min=1)
+        return (ops.precise(cells) * mask).sum((-2, -1)) / mask.sum((-2, -1)).clamp(min=1)
 
     def _dictionary_maps(self, cells: Tensor, logits: Tensor) -> Tensor:
         """What looks like each object, where it sounds: (B, C_v, h, w), (B, 1, h, w) -> (B, K, h, w)."""
@@ -154,10 +154,10 @@ class DSOL(Localizer):
             spectrogram = mix_spectrograms(spectrogram, spectrogram.roll(1, 0))
         cells, sound = self.visual(image)[-1], self.audio(spectrogram)
         away = 2 if self.phase == "mixtures" and len(batch) > 2 else 1  # the next mixture shares a solo
-        logits, wrong = self._sounding(cells, sound), self._sounding(cells.roll(away, 0), sound)
+        logits, wrong = self._sounding(cells, sound), self._sounding(self.before(cells, away), sound)
         if self.phase == "mixtures":
             wrong = F.adaptive_max_pool2d(wrong, 2)
-            heard = self.teacher[1](self.teacher[0](spectrogram)).float().softmax(-1)
+            heard = ops.precise(self.teacher[1](self.teacher[0](spectrogram))).softmax(-1)
             shown = self._dictionary_maps(cells, logits).mean((-2, -1)).log_softmax(-1)
             match = self.config.matching * _match(ops.peak(logits), wrong)
             return {"match": match, "objects": F.kl_div(shown, heard, reduction="none").mean()}
@@ -165,8 +165,8 @@ class DSOL(Localizer):
         if self.phase == "objects":
             pooled = self._objects(cells, logits)
             target = self._nearest(pooled) if self.config.labels == "clusters" else batch.labels.argmax(-1)
-            out["see"] = F.cross_entropy(self.see(pooled).float(), target)
-            out["hear"] = F.cross_entropy(self.hear(sound).float(), target)
+            out["see"] = F.cross_entropy(ops.precise(self.see(pooled)), target)
+            out["hear"] = F.cross_entropy(ops.precise(self.hear(sound)), target)
         return out
 
     def _nearest(self, pooled: Tensor) -> Tensor:

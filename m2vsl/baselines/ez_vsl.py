@@ -58,8 +58,9 @@ class EZVSL(Localizer):
         self.require_solos(batch)
         cells, sounds = self.embed(batch)
         loss = losses.mmc if self.config.symmetric else losses.audio_to_visual
-        owner = torch.arange(len(batch), device=sounds.device)
-        return {"contrast": loss([ops.peak_cosine(cells, sounds)], owner, self.config.temperature)}
+        scores = self.everyone(ops.peak_cosine(cells, self.everyone(sounds)))
+        owner = torch.arange(len(scores), device=scores.device)
+        return {"contrast": loss([scores], owner, self.config.temperature)}
 
     @torch.no_grad()
     def localize(self, batch: Batch) -> Maps:

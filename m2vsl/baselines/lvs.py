@@ -75,16 +75,18 @@ class LVS(Localizer):
         """The loss ``contrast``, in nats. ValueError for mixtures, and for fewer than two samples."""
         self.require_solos(batch, pairs_for=PAIRS)
         cells, sounds = self.embed(batch)
-        logits = self._logits(ops.similarity(ops.unit(cells), ops.unit(sounds)).flatten(2))
+        cosines = ops.similarity(ops.unit(cells), ops.unit(self.everyone(sounds))).flatten(2)
+        logits = self._logits(cosines, self.first(len(batch)))
         return {"contrast": F.cross_entropy(logits, logits.new_zeros(len(batch), dtype=torch.int64))}
 
-    def _logits(self, cosines: Tensor) -> Tensor:
-        """Cosines (B, B, hw) of picture i with sound j -> logits of each picture, the positive first.
+    def _logits(self, cosines: Tensor, first: int = 0) -> Tensor:
+        """Cosines (B, N, hw) of picture i, whose own sound is first + i, with sound j -> logits, the positive first.
 
-        (B, 2 + B): then the B sounds with this picture, then its hard negatives. Or (B, 2), where negatives are summed.
+        (B, 2 + N): then the N sounds with this picture, then its hard negatives. Or (B, 2), where negatives are summed.
         """
-        chosen, diagonal = self.config, torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
-        source = _mean(cosines, (cosines - chosen.positive) / chosen.softness)  # (B, B)
+        chosen, (rows, sounds) = self.config, cosines.shape[:2]
+        diagonal = torch.eye(sounds, dtype=torch.bool, device=cosines.device)[first : first + rows]  # (B, N)
+        source = _mean(cosines, (cosines - chosen.positive) / chosen.softness)  # (B, N)
         own = cosines[diagonal]  # (B, hw)
         hard = _mean(own, (chosen.negative - own) / chosen.softness)[:, None]
         if chosen.negatives == "summed":

@@ -69,7 +69,7 @@ class OTS(Localizer):
         """
         self.require_solos(batch, pairs_for=PAIRS)
         cells, sounds = self.embed(batch)
-        own, other = (ops.peak(self.logits(cells, x)) for x in (sounds, sounds.roll(1, 0)))  # (B, 1)
+        own, other = (ops.peak(self.logits(cells, x)) for x in (sounds, self.before(sounds)))  # (B, 1)
         return {"match": (F.softplus(-own).mean() + F.softplus(other).mean()) / 2}
 
     @torch.no_grad()

@@ -103,18 +103,19 @@ class SLAVC(Localizer):
                 self._follow()
             shared = features if self.config.encoder.freeze else None
             target_cells, target_sounds = self.embed(batch, target=True, features=shared)
-        own = torch.arange(len(batch), device=features.device)
+        own = self.first(len(batch)) + torch.arange(len(batch), device=features.device)
         return {
             "picture": F.cross_entropy(self._agreement(cells, target_sounds), own),
             "sound": F.cross_entropy(self._agreement(target_cells, sounds), own),
         }
 
     def _agreement(self, cells: list[Tensor], sounds: list[Tensor]) -> Tensor:
-        """Log probability that picture i goes with sound j, (B, B), summed over cells: sound by cell, cell by pair.
+        """Log probability that picture i goes with sound j, (B, N), summed over cells: sound by cell, cell by pair.
 
         cells: two of (B, D, h, w); sounds: two of (B, D); all unit vectors.
         """
-        cosines = [ops.similarity(c, s).flatten(2) for c, s in zip(cells, sounds, strict=True)]  # two (B, B, hw)
+        pairs = zip(cells, map(self.everyone, sounds), strict=True)
+        cosines = [ops.similarity(c, s).flatten(2) for c, s in pairs]  # two (B, N, hw)
         which, where = (c / self.config.temperature for c in cosines)
         return torch.logsumexp(which.log_softmax(1) + where.log_softmax(2), 2)
 
