@@ -23,6 +23,11 @@ def results() -> Path:
     return _place("M2VSL_RESULTS", "data", "results")
 
 
+def benches() -> Path:
+    """Records of ``make bench``, under version control. ``M2VSL_BENCHES``; default ``data/bench``."""
+    return _place("M2VSL_BENCHES", "data", "bench")
+
+
 def runs() -> Path:
     """Checkpoints and logs of training, not under version control. ``M2VSL_RUNS``; default ``runs``."""
     return _place("M2VSL_RUNS", "runs")

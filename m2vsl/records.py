@@ -92,8 +92,7 @@ def save(record: Record, root: Path | None = None) -> Path:
     content = {name: getattr(record, name) for name in _FIELDS}
     exact = {"experiment", "protocols"}  # configuration is not rounded
     values = {k: plain(v, digits=None if k in exact else 6) for k, v in content.items()} | {"hash": record.hash}
-    lines = (f"{json.dumps(key)}: {_layout(values[key])}" for key in sorted(values))
-    return write_aside(record.path(root), ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    return write_aside(record.path(root), written(values))
 
 
 def load(path: Path) -> Record:
@@ -219,7 +218,17 @@ def write_aside(path: Path, data: bytes) -> Path:
 
 _TEXT = {"key", "ids", "protocol", "score", "subset"}  # columns that stay text, even where it looks like a number
 _FIELDS = {f.name for f in fields(Record)}
+_RECORDS = (":!data/results", ":!data/bench")  # where git does not look for changes
 _LINUX = platform.system() == "Linux"
+
+
+def settled(config: Any) -> dict[str, Any]:
+    """The fields of a configuration, without those of its ``LATER`` that are at their default.
+
+    So a field that is younger than a record leaves its hash as it was.
+    """
+    later = {f.name: f.default for f in fields(config) if f.name in getattr(config, "LATER", ())}
+    return {k: v for k, v in asdict(config).items() if k not in later or v != later[k]}
 
 
 def plain(value: Any, digits: int | None = 6) -> Any:
@@ -243,8 +252,14 @@ def plain(value: Any, digits: int | None = 6) -> Any:
     raise TypeError(f"a record holds plain values, got {type(value).__name__}: {value!r}")
 
 
+def written(values: Mapping[str, Any]) -> bytes:
+    """Plain `values` as json, a line per key, sorted, so that a difference of two records reads well."""
+    lines = (f"{json.dumps(key)}: {_layout(values[key])}" for key in sorted(values))
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+
 def _layout(value: Any) -> str:
-    """One line; a list of rows has one line per row, so that a difference of two records reads well."""
+    """One line; a list of rows has one line per row."""
     if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
         return "[\n " + ",\n ".join(json.dumps(row, sort_keys=True) for row in value) + "\n]"
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
@@ -267,7 +282,7 @@ def _commit() -> tuple[str, bool | None]:
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != paths.ROOT:  # installed inside of another project
             return "unknown", None
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ".", ":!data/results"))
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ".", *_RECORDS))
     except (OSError, subprocess.SubprocessError):
         return "unknown", None
 
