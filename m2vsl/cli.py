@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,14 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = _parse(given)
     try:
-        return int(options.command(options) or 0)
+        with redirect_stdout(open(os.devnull, "w") if int(os.environ.get("RANK", "0")) else sys.stdout):
+            return int(options.command(options) or 0)  # of several processes the first speaks
     except KeyboardInterrupt as stopped:
         print(f"\n{stopped or 'stopped'}\nto go on: m2vsl {shlex.join(given)}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (UsageError, OSError, ValueError, ArithmeticError, ImportError) as error:
+    except (UsageError, OSError, ValueError, ArithmeticError, ImportError, MemoryError) as error:
         if options.traceback:
             raise
         print(f"m2vsl: {error}", file=sys.stderr)
@@ -72,17 +74,26 @@ def check(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace) -> None:
-    """``train``: load a complete training, else resume, else begin."""
+    """``train``: load a complete training, else resume, else begin; as one of several processes under torchrun."""
     from m2vsl import experiment
 
     chosen = _experiment(options)
     if not chosen.trains:
         print(f"{chosen.method} learns nothing; m2vsl evaluate {options.what} scores it")
         return
-    _, history = experiment.trained(chosen)
+    _, history = experiment.trained(chosen, max_hours=options.max_hours, profile=options.profile)
     best = f", best validation loss {-history.best:.4f} at step {history.best_step}" if history.best is not None else ""
     print(f"{options.what}, seed {chosen.seed}: {history.step} steps in {history.seconds:.0f} s{best}")
     print(f"checkpoints: {chosen.run_dir()}")
+
+
+def release(options: argparse.Namespace) -> None:
+    """``release``: the weights of a finished and recorded run in half precision, with a card."""
+    from m2vsl import released
+
+    folder = released.release(_experiment(options))
+    for path in sorted(folder.iterdir()):
+        print(f"{path.stat().st_size:>9,} bytes  {path}")
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -125,9 +136,9 @@ def run(options: argparse.Namespace) -> None:
         recorded = chosen.record_path().exists() and not options.fresh
         print(f"{name}: {'recorded' if recorded else 'running'}", flush=True)
         if options.fresh and chosen.run_dir() in renewed:  # trained a moment ago, for another row
-            found.append(experiment.scored(chosen))
+            found.append(experiment.scored(chosen, max_hours=options.max_hours))
         else:
-            found.append(experiment.run(chosen, fresh=options.fresh))
+            found.append(experiment.run(chosen, fresh=options.fresh, max_hours=options.max_hours))
         renewed.add(chosen.run_dir())
     for task in options.tasks:
         print(f"\n{task}")
@@ -226,16 +237,20 @@ def _parser() -> argparse.ArgumentParser:
     for name, command, text, example in (
         ("train", train, "train one method: load if complete, else resume, else begin", say.TRAIN),
         ("evaluate", evaluate, "score a trained method, or maps from files", say.EVALUATE + say.MAPS + say.TRUTHS),
+        ("release", release, "keep the weights of a run, small and with a card", say.RELEASE),
     ):
-        one = _add(kinds, name, text, example + say.OVERRIDES + say.NAMES)
-        one.usage = f"m2vsl {name} METHOD/TASK [options] [key=value ...]"
-        alone = None if name == "train" else "?"
+        one = _add(kinds, name, text, example + say.OVERRIDES * (name != "release") + say.NAMES)
+        one.usage = f"m2vsl {name} METHOD/TASK [options]" + " [key=value ...]" * (name != "release")
+        alone = "?" if name == "evaluate" else None
         one.add_argument("what", metavar="METHOD/TASK", nargs=alone, default="", help="such as m2vsl/duet")
         if name == "evaluate":
             cli_maps.add_options(one)
         one.add_argument("--preset", default="", help=say.PRESET)
         one.add_argument("--seed", type=int, default=0, help="of weights, pairs and order (default 0)")
-        one.set_defaults(command=command, overrides=True)
+        if name == "train":
+            one.add_argument("--max-hours", type=float, default=0.0, metavar="H", help=say.HOURS)
+            one.add_argument("--profile", type=int, default=0, metavar="N", help=say.TRACE)
+        one.set_defaults(command=command, overrides=name != "release")
     one = _add(kinds, "bounds", "what constants reach and ceilings allow on a list of truths", say.BOUNDS + say.TRUTHS)
     one.add_argument("--truth", nargs="+", required=True, metavar="PLACE", help="KIND ROOT, or a vggss.json")
     one.set_defaults(command=cli_maps.bounds)
@@ -249,6 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("preset", metavar="PRESET", choices=PRESETS, help=", ".join(PRESETS))
     _several(one)
     one.add_argument("--tasks", nargs="+", default=["duet", "single"], choices=TASKS, metavar="TASK")
+    one.add_argument("--max-hours", type=float, default=0.0, metavar="H", help=say.HOURS)
     one.add_argument("--fresh", action="store_true", help="forget records and checkpoints, train anew")
     one.set_defaults(command=run)
     one = _add(kinds, "ablate", "run a grid of changes to M2VSL, and say what each is worth", say.ABLATE)

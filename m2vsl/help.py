@@ -32,6 +32,8 @@ key=value lays a value over the preset; keys are dotted places in the experiment
 An unknown key is answered with the valid ones.
 """
 
+HOURS = "save and end after so many hours, exit status 75: the same command goes on (default 0, no end)"
+TRACE = "keep a trace of N steps in trace.json beside the checkpoints, for Perfetto (default 0)"
 PRESET = f"{', '.join(PRESETS)} (default: M2VSL_PRESET, else quick)"
 EXAMPLES = """
 a first look, minutes on two cores:
@@ -68,14 +70,21 @@ TRAIN = """
   m2vsl train ez_vsl/duet --preset small --seed 1
   m2vsl train m2vsl/duet --data-root my_clips --skip-bad train.steps=100
   m2vsl train lvs/single --preset gpu --dataset vggsound --data-root DIR
+  torchrun --nproc-per-node 2 -m m2vsl.cli train m2vsl/single --preset gpu
 
-Ctrl-C saves; the same command goes on where it stopped.
+Ctrl-C and SIGTERM save; the same command goes on where it stopped. Several processes share each batch.
 """
 EVALUATE = """
   m2vsl evaluate m2vsl/duet
   m2vsl evaluate oracle/single --preset small
 
 Takes the arguments that the training had.
+"""
+RELEASE = """
+  m2vsl release m2vsl/duet --preset quick
+
+Of a run that is trained and evaluated: data/checkpoints/<name>/ with weights in half precision, the
+configuration, hashes and a card.
 """
 TRUTHS = """
 --truth KIND ROOT:

@@ -33,6 +33,11 @@ def runs() -> Path:
     return _place("M2VSL_RUNS", "runs")
 
 
+def checkpoints() -> Path:
+    """Small trained weights, under version control. ``M2VSL_CHECKPOINTS``; default ``data/checkpoints``."""
+    return _place("M2VSL_CHECKPOINTS", "data", "checkpoints")
+
+
 def paper() -> Path:
     """The numbers printed in the paper, one row per table cell."""
     return _home() / "data" / "paper.csv"

@@ -20,7 +20,7 @@ from m2vsl.methods import METHODS
 from m2vsl.metrics.calls import Segmentation
 from m2vsl.presets import PRESETS
 
-COMMANDS = ("", "data", "data check", "train", "evaluate", "bounds", "table", "run")
+COMMANDS = ("", "data", "data check", "train", "evaluate", "release", "bounds", "table", "run")
 TINY = (
     "model.encoder.dim=16 model.encoder.audio_width=4 model.encoder.weights=none train.precision=fp32 "
     "train.batch_size=2 train.steps=3 data.size=32 data.test_length=4 data.val_length=2"
@@ -57,7 +57,7 @@ def test_maps_are_read_in_every_way_there_is() -> None:
 
 def test_help_names_what_there_is(m2vsl: Callable[[str], Result]) -> None:
     assert cli.METHODS == tuple(METHODS) and cli.TASKS == experiment.TASKS and cli.PRESETS == tuple(PRESETS)
-    for command in ("train", "evaluate", "table", "run"):
+    for command in ("train", "evaluate", "release", "table", "run"):
         out = m2vsl(f"{command} --help")[1]
         assert all(name in out for name in (*cli.METHODS, *cli.TASKS, *cli.PRESETS))
 

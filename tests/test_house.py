@@ -35,8 +35,8 @@ FLOORS = (  # a module imports from lower floors only
     ("exam",),
     ("experiment", "scoring"),
     ("presets",),
-    ("ablations",),
-    ("report",),
+    ("ablations", "card"),
+    ("report", "released"),
     ("cli_maps", "cli_masks"),
     ("cli",),
 )

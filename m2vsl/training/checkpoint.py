@@ -42,13 +42,18 @@ def save(
 
     Raises OSError naming `folder` when it cannot be written (disk full, no permission); the earlier one is kept.
     """
-    files = {WEIGHTS: safetensors.save({k: _packed(v) for k, v in weights.items()})}
+    files = {WEIGHTS: packed(weights)}
     if state is not None:
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         files[STATE] = buffer.getvalue()
+    return write(folder, files, config)
+
+
+def write(folder: Path, files: Mapping[str, bytes], config: Mapping[str, Any]) -> Path:
+    """`files` by name, and `config` with their sha256, as `folder`: as a whole or, with an OSError, not at all."""
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    files[CONFIG] = json.dumps({**config, "sha256": hashes}, indent=1, sort_keys=True).encode()
+    files = {**files, CONFIG: json.dumps({**config, "sha256": hashes}, indent=1, sort_keys=True).encode()}
     aside = folder.with_name(folder.name + ".tmp")
     try:
         try:
@@ -71,26 +76,41 @@ def load(folder: Path) -> Checkpoint:
     Raises FileNotFoundError for a missing file; ValueError, naming the file and both hashes, for one that was cut off
     or changed; ValueError for a pickle in place of safetensors.
     """
-    try:
-        config = json.loads(_read(folder / CONFIG))
-    except ValueError as error:
-        raise ValueError(f"{folder / CONFIG}: not json ({error})") from error
-    hashes = config.pop("sha256", {})
-    data = _read(folder / WEIGHTS)
-    header = data[8:9] == b"{"  # of safetensors, behind its length, whose lowest byte may be a pickle's first
-    if data[:4] == b"PK\x03\x04" or (data[:1] == b"\x80" and not header):
-        raise ValueError(f"{folder / WEIGHTS}: expected safetensors, got a pickle (torch.save); not opened")
-    _verify(folder / WEIGHTS, data, hashes)
-    try:
-        weights = safetensors.load(data)
-    except SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS}: not safetensors ({error})") from error
+    config, hashes = described(folder)
+    weights = unpacked(folder / WEIGHTS, hashes)
     state = None
     if STATE in hashes:
         data = _read(folder / STATE)
         _verify(folder / STATE, data, hashes)
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return Checkpoint(weights, config, state)
+
+
+def described(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What ``config.json`` says: the configuration, and the sha256 of the files beside it."""
+    try:
+        config = json.loads(_read(folder / CONFIG))
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: not json ({error})") from error
+    return config, config.pop("sha256", {})
+
+
+def packed(weights: Mapping[str, Tensor]) -> bytes:
+    """`weights` as a safetensors file; entries that share their memory are written each for itself."""
+    return safetensors.save({key: _apart(value) for key, value in weights.items()})
+
+
+def unpacked(path: Path, hashes: Mapping[str, str]) -> dict[str, Tensor]:
+    """What `packed` wrote to `path`; errors as of `load`."""
+    data = _read(path)
+    header = data[8:9] == b"{"  # of safetensors, behind its length, whose lowest byte may be a pickle's first
+    if data[:4] == b"PK\x03\x04" or (data[:1] == b"\x80" and not header):
+        raise ValueError(f"{path}: expected safetensors, got a pickle (torch.save); not opened")
+    _verify(path, data, hashes)
+    try:
+        return safetensors.load(data)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not safetensors ({error})") from error
 
 
 def restore(module: nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
@@ -143,7 +163,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _packed(x: Tensor) -> Tensor:
+def _apart(x: Tensor) -> Tensor:
     """A contiguous copy on the CPU that shares its memory with nothing, as safetensors asks."""
     return x.detach().cpu().clone(memory_format=torch.contiguous_format)
 
