@@ -194,17 +194,22 @@ def augment(wave: Tensor, config: AudioConfig, generator: torch.Generator) -> Te
     return wave
 
 
-def mask_spectrogram(spectrogram: Tensor, config: AudioConfig, generator: torch.Generator) -> Tensor:
+def mask_spectrogram(
+    spectrogram: Tensor, config: AudioConfig, generator: torch.Generator, part: tuple[int, int] = (0, 1)
+) -> Tensor:
     """Blank ``masks`` stripes of frequencies and of frames in each (B, 1, F, T): a new tensor. Ledger 41.
+
+    part: (k, n) for the k-th of n equal parts of a batch: its rows are blanked as they are in the whole.
 
     A stripe has any height up to ``mask_bins`` or width up to ``mask_frames`` and takes the mean of its spectrogram
     (SpecAugment, Park et al., 2019).
     """
     batch, _, bins, frames = spectrogram.shape
+    own, whole = slice(part[0] * batch, (part[0] + 1) * batch), part[1] * batch
     blank = torch.zeros(batch, bins, frames, dtype=torch.bool)
     for _ in range(config.masks):
-        blank |= _stripe(batch, bins, config.mask_bins, generator)[:, :, None]
-        blank |= _stripe(batch, frames, config.mask_frames, generator)[:, None, :]
+        blank |= _stripe(whole, bins, config.mask_bins, generator)[own, :, None]
+        blank |= _stripe(whole, frames, config.mask_frames, generator)[own, None, :]
     mean = spectrogram.mean((-2, -1), keepdim=True)
     return torch.where(blank[:, None].to(spectrogram.device), mean, spectrogram)
 

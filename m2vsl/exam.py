@@ -22,7 +22,7 @@ from m2vsl.metrics.protocols import EVERY, PROTOCOLS, PUBLISHED
 from m2vsl.metrics.tally import PRINTED_PER_SOURCE, Summary
 from m2vsl.processor import autocast
 from m2vsl.segmenting import segmented
-from m2vsl.training.loop import TrainConfig
+from m2vsl.training.config import TrainConfig
 
 SHOWN = 5  # pictures of a test list whose maps are kept beside the record of seed 0, for the pages
 FINER = 4  # pixels per side that one pixel of a kept map stands for

@@ -10,14 +10,14 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from m2vsl import paths, records
+from m2vsl import parallel, paths, records
 from m2vsl.audio import AudioConfig
 from m2vsl.baselines.ez_vsl import EZVSLConfig
 from m2vsl.data.avsbench import AVSBenchConfig, AVSBenchDataset
@@ -36,7 +36,8 @@ from m2vsl.processor import has_bfloat16, without_denormals
 from m2vsl.records import Record
 from m2vsl.segmenting import ways
 from m2vsl.training import checkpoint
-from m2vsl.training.loop import TrainConfig, train
+from m2vsl.training.config import TrainConfig
+from m2vsl.training.loop import train
 from m2vsl.training.progress import History
 from m2vsl.types import Batch
 
@@ -92,8 +93,7 @@ class Experiment:
     def tree(self) -> dict[str, Any]:
         """Plain values for records and hashes; a folder goes by its name, wherever it lies."""
         tree = asdict(self)
-        later = {f.name: f.default for f in fields(self.model) if f.name in getattr(self.model, "LATER", ())}
-        tree["model"] = {k: v for k, v in tree["model"].items() if k not in later or v != later[k]}
+        tree |= {section: records.settled(getattr(self, section)) for section in ("model", "train")}
         tree["data"] |= self.data.placeless()
         return tree
 
@@ -145,25 +145,37 @@ class Experiment:
             return METHODS[self.method].build(self.model, classes)
 
 
-def run(experiment: Experiment, *, fresh: bool = False, progress: bool = True) -> Record:
+def run(experiment: Experiment, *, fresh: bool = False, progress: bool = True, max_hours: float = 0.0) -> Record:
     """The record of `experiment`: loaded if recorded, else trained (or resumed), scored and saved.
 
     fresh: forget its checkpoints and train anew; the earlier record stays until the new one is complete.
+    max_hours: see `m2vsl.training.loop.train`.
     """
+    parallel.start()
     if experiment.record_path().exists() and not fresh:
         return records.load(experiment.record_path())
     if fresh:
-        shutil.rmtree(experiment.run_dir(), ignore_errors=True)
-    return scored(experiment, progress=progress)
+        with parallel.main_first():
+            shutil.rmtree(experiment.run_dir(), ignore_errors=True)
+    return scored(experiment, progress=progress, max_hours=max_hours)
 
 
-def scored(experiment: Experiment, *, progress: bool = True) -> Record:
+def scored(experiment: Experiment, *, progress: bool = True, max_hours: float = 0.0) -> Record:
     """A new record of `experiment`, trained if it is not: of every test list of its task, under every protocol.
 
     Beside the record lie rows per source, one file per test list; of seed 0 also rows per frame, and maps for the eye.
+    Of several processes the main one scores every sample and writes; the others wait for the record.
     """
-    path, began = experiment.record_path(), time.perf_counter()
-    localizer, history = trained(experiment, progress=progress)
+    began = time.perf_counter()
+    localizer, history = trained(experiment, progress=progress, max_hours=max_hours)
+    with parallel.main_first():
+        if parallel.is_main():
+            return _examined(experiment, localizer, history, began)
+    return records.load(experiment.record_path())
+
+
+def _examined(experiment: Experiment, localizer: Localizer, history: History, began: float) -> Record:
+    path = experiment.record_path()
     exam = Exam(
         localizer, experiment.train, experiment.audio, experiment.seed, path, bound=experiment.method == "bound"
     )
@@ -193,35 +205,44 @@ def scored(experiment: Experiment, *, progress: bool = True) -> Record:
     return record
 
 
-def trained(experiment: Experiment, *, progress: bool = True) -> tuple[Localizer, History]:
-    """The method, trained: loaded if its training is complete, else resumed or begun. Controls come as they are."""
+def trained(
+    experiment: Experiment, *, progress: bool = True, max_hours: float = 0.0, profile: int = 0
+) -> tuple[Localizer, History]:
+    """The method, trained: loaded if its training is complete, else resumed or begun. Controls come as they are.
+
+    max_hours, profile: see `m2vsl.training.loop.train`.
+    """
+    parallel.start()
     if not experiment.trains:
         return experiment.build(len(experiment.samples("test").classes)), History()
-    samples = experiment.samples("train", task=experiment.train_task)
+    with parallel.main_first():  # some write their files at the first use
+        samples = experiment.samples("train", task=experiment.train_task)
     if "labels" in METHODS[experiment.method].build.wants and not getattr(samples, "labelled", True):
         raise ValueError(f"{experiment.method} learns from labels, and the training list has none: see vggsound.csv")
     localizer, size = experiment.learner().build(len(samples.classes)), experiment.train.batch_size
 
-    def batches_from(epoch: int, start: int) -> Iterator[Batch]:
-        place: dict[str, Any] = {
-            "seed": experiment.seed,
-            "epoch": epoch,
-            "start_step": start,
-            "workers": paths.workers(),
-        }
-        return iter(batches(samples, size, experiment.audio, shuffle=True, drop_last=True, **place))
+    def whole(epoch: int, start: int, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        place: dict[str, Any] = {"seed": experiment.seed, "epoch": epoch, "start_step": start, "part": part}
+        place |= {"workers": paths.workers(), "shuffle": True, "drop_last": True}
+        return iter(batches(samples, size, experiment.audio, **place))
+
+    def own(epoch: int, start: int) -> Iterator[Batch]:
+        return whole(epoch, start, (parallel.rank(), parallel.world()))
 
     held_out = _held_out(experiment)
     with without_denormals():
         history = train(
             localizer,
-            batches_from,
+            own,
             experiment.train,
             experiment.run_dir(),
             validate=None if held_out is None else lambda: -_loss(localizer, held_out),
+            whole=whole,
             progress=progress,
             seed=experiment.seed,
             about=experiment.training_tree(),
+            max_hours=max_hours,
+            profile=profile,
         )
     if experiment.learner() != experiment:
         whole = experiment.build(len(samples.classes)).to(device_of(localizer))
@@ -275,5 +296,5 @@ def _training(history: History) -> dict[str, float]:
     if not history.step:
         return {}
     numbers = {"steps": float(history.step), "samples_per_second": history.samples_per_second}
-    numbers["best_step"] = float(history.best_step)
+    numbers |= {"best_step": float(history.best_step), "peak_bytes": float(history.peak_bytes)}
     return {f"train/{name}": value for name, value in numbers.items()}

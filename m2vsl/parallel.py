@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
-MEET = 300.0  # seconds that a process waits for the others at the start
+MEET = float(os.environ.get("M2VSL_MEET", "300"))  # seconds that a process waits for the others at the start
 WAIT = timedelta(hours=2)  # that the others wait while one of them scores or writes
 
 

@@ -18,7 +18,7 @@ from m2vsl.audio import AUDIO, AudioConfig
 from m2vsl.encoders import EncoderConfig
 from m2vsl.experiment import DATASETS, Experiment
 from m2vsl.methods import METHODS
-from m2vsl.training.loop import TrainConfig
+from m2vsl.training.config import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,16 @@ def seeded(*key: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
-def collate(samples: Sequence[Sample], audio: AudioConfig, generator: torch.Generator | None = None) -> Batch:
-    """One batch of B samples; the spectrograms of all at once. With a generator (training) stripes are blanked."""
+def collate(
+    samples: Sequence[Sample],
+    audio: AudioConfig,
+    generator: torch.Generator | None = None,
+    part: tuple[int, int] = (0, 1),
+) -> Batch:
+    """One batch of B samples; the spectrograms of all at once. With a generator (training) stripes are blanked.
+
+    part: (k, n) if these are the k-th of n equal parts of a batch that processes share.
+    """
     if not samples:
         raise ValueError("expected at least one sample, got none")
     shapes = {tuple(s.image.shape) for s in samples}
@@ -48,7 +56,7 @@ def collate(samples: Sequence[Sample], audio: AudioConfig, generator: torch.Gene
         raise ValueError(f"expected pictures of one shape, got {sorted(shapes)} in a batch with {samples[0].key}")
     spectrogram = log_spectrogram(torch.stack([s.waveform for s in samples]), audio)
     if generator is not None and audio.masks:
-        spectrogram = mask_spectrogram(spectrogram, audio, generator)
+        spectrogram = mask_spectrogram(spectrogram, audio, generator, part)
     return Batch(
         image=torch.stack([s.image for s in samples]),
         spectrogram=spectrogram,
@@ -88,6 +96,7 @@ class Batches:
     workers: int
     prefetch: int
     start_step: int
+    part: tuple[int, int]
 
     @property
     def total(self) -> int:
@@ -122,7 +131,9 @@ class Batches:
             raise IndexError(f"expected a batch from 0 to {self.total - 1}, got {step}")
         chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
         generator = seeded("stripes", self.seed, self.epoch, step) if self.augment else None
-        return collate([self.dataset[i] for i in chosen], self.audio, generator)
+        rows = len(chosen) // self.part[1]
+        own = chosen[self.part[0] * rows : (self.part[0] + 1) * rows]
+        return collate([self.dataset[i] for i in own], self.audio, generator, self.part)
 
     def _by_processes(self, steps: range) -> Iterator[Batch]:
         from torch.utils.data import DataLoader
@@ -147,6 +158,7 @@ def batches(
     workers: int = 0,
     prefetch: int = 2,
     start_step: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> Batches:
     """One epoch of `dataset`, in batches.
 
@@ -154,11 +166,16 @@ def batches(
     augment: blank stripes of the spectrograms (``AudioConfig.masks``); by default where `shuffle`, that is in training.
     workers: processes that make batches; 0 = this one, in a thread that keeps `prefetch` batches ready (0 = no thread).
     start_step: the first batch made, to go on in the middle of an epoch with the batches that were left.
+    part: (k, n) for process k of n: its rows of each batch, which needs `drop_last`. ValueError if n does not divide
+    `batch_size`.
     """
     if batch_size < 1:
         raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
+    if part[1] > 1 and (batch_size % part[1] or not drop_last):
+        raise ValueError(f"expected whole batches (drop_last) of a multiple of {part[1]} processes, got {batch_size}")
     augment = shuffle if augment is None else augment
-    return Batches(dataset, batch_size, audio, seed, epoch, shuffle, drop_last, augment, workers, prefetch, start_step)
+    place = (seed, epoch, shuffle, drop_last, augment, workers, prefetch, start_step, part)
+    return Batches(dataset, batch_size, audio, *place)
 
 
 def ahead(items: Iterator[Batch], count: int) -> Iterator[Batch]:

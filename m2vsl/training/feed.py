@@ -23,8 +23,16 @@ class Feed:
     middle of an epoch goes on as if it had not stopped.
     """
 
-    def __init__(self, source: BatchSource, seed: int, device: torch.device, channels_last: bool = False) -> None:
+    def __init__(
+        self,
+        source: BatchSource,
+        seed: int,
+        device: torch.device,
+        channels_last: bool = False,
+        everything: BatchSource | None = None,
+    ) -> None:
         self.source, self.seed, self.device, self.channels_last = source, seed, device, channels_last
+        self.everything = everything or source  # of all processes, where the source is one's own part
         self.epoch, self.index = 0, 0  # of the next batch
         self.asked_at = time.perf_counter()  # when the newest batch was asked for
 
@@ -73,7 +81,7 @@ class _Epoch:
     epoch: int
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self.feed.placed, self.feed.source(self.epoch, 0))
+        return map(self.feed.placed, self.feed.everything(self.epoch, 0))
 
 
 def _mixed(*numbers: int) -> int:

@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 
 from m2vsl import parallel, records
 
+OUT_OF_TIME = 75  # exit status of a run that is to go on: "temporary failure, try again" (sysexits.h)
+
 
 @dataclass
 class History:
@@ -25,10 +27,11 @@ class History:
     # rows {step, loss, <losses>, seconds}, means since the last row, or {step, validation, seconds}
     curve: list[dict[str, Any]] = field(default_factory=list)
     step: int = 0  # weight updates so far
-    samples: int = 0  # samples seen, this process
+    samples: int = 0  # samples seen, by all processes
     seconds: float = 0.0  # wall time, validation included, pauses between interrupted runs not
     busy: float = 0.0  # seconds of it spent on steps, data included
     parameters: int = 0  # trainable numbers
+    peak_bytes: int = 0  # the most memory in use: of the GPU, or of this process without one
     best: float | None = None  # highest validation score of the last stage; None = never validated
     best_step: int = 0  # when; the weights of that step are the ones returned
     last: float | None = None  # validation score of the last step; ledger 44 asks for both
@@ -121,11 +124,12 @@ class Interrupts:
         self.asked = number
 
     def leave(self, message: str) -> NoReturn:
-        """End as the signal asks: KeyboardInterrupt with `message`, or for SIGTERM the exit status 143."""
-        if self.asked == signal.SIGTERM:
-            print(message, file=sys.stderr, flush=True)
-            raise SystemExit(128 + signal.SIGTERM)
-        raise KeyboardInterrupt(message)
+        """End as was asked: KeyboardInterrupt with `message`; for SIGTERM exit status 143, out of time 75."""
+        status = {signal.SIGTERM: 128 + signal.SIGTERM, OUT_OF_TIME: OUT_OF_TIME}.get(self.asked or 0)
+        if status is None:
+            raise KeyboardInterrupt(message)
+        print(message, file=sys.stderr, flush=True)
+        raise SystemExit(status)
 
 
 def clock(seconds: float) -> str:

@@ -122,6 +122,18 @@ def test_stripes_are_blanked_where_shuffled_unless_told_otherwise() -> None:
     assert shuffled.keys == untouched.keys and not torch.equal(shuffled.spectrogram, untouched.spectrogram)
 
 
+def test_processes_share_each_batch_row_by_row() -> None:
+    how = {"seed": 3, "shuffle": True, "drop_last": True, "prefetch": 0}
+    whole = list(batches(Noise(), 4, AUDIO_SHORT, **how))
+    parts = [list(batches(Noise(), 4, AUDIO_SHORT, **how, part=(k, 2))) for k in (0, 1)]
+    for batch, one, two in zip(whole, *parts, strict=True):
+        assert one.keys + two.keys == batch.keys
+        assert torch.equal(torch.cat([one.spectrogram, two.spectrogram]), batch.spectrogram), "blanked alike"
+    for wrong in ({"batch_size": 3, "drop_last": True}, {"batch_size": 4, "drop_last": False}):
+        with pytest.raises(ValueError, match="a multiple of 2 processes"):
+            batches(Noise(), audio=AUDIO_SHORT, part=(0, 2), **wrong)
+
+
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 def test_resumed_in_the_middle(prefetch: int) -> None:
     options = {"seed": 3, "epoch": 2, "shuffle": True, "prefetch": prefetch}

@@ -43,7 +43,8 @@ from m2vsl.metrics.matching import merge_same_class
 from m2vsl.model import M2VSL, M2VSLConfig
 from m2vsl.records import Record
 from m2vsl.report.tables import Column, marks, table
-from m2vsl.training.loop import TrainConfig, train
+from m2vsl.training.config import TrainConfig
+from m2vsl.training.loop import train
 from m2vsl.types import Sample, Truth
 
 Make = Callable[[str], Path]

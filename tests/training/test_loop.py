@@ -21,7 +21,8 @@ from tiny import PER_EPOCH, Tiny, TwoStages, batches_from, config, run, same
 from m2vsl import processor
 from m2vsl.localizer import Stage
 from m2vsl.training import checkpoint, loop
-from m2vsl.training.loop import TrainConfig, learning_rate, spans, train
+from m2vsl.training.config import TrainConfig, learning_rate
+from m2vsl.training.loop import spans, train
 from m2vsl.training.progress import History
 from m2vsl.types import Batch, Losses
 

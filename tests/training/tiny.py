@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from m2vsl.localizer import Localizer, Stage
-from m2vsl.training.loop import TrainConfig, train
+from m2vsl.training.config import TrainConfig
+from m2vsl.training.loop import train
 from m2vsl.training.progress import History
 from m2vsl.types import Batch, Losses, Maps, Truth
 
