@@ -55,6 +55,11 @@ class Line:
         """Whether the median came up to the goal; None without one."""
         return None if math.isnan(self.goal) else self.ratio[1] >= self.goal
 
+    @property
+    def bound(self) -> float:
+        """The ratio if ours did its operations at the ceiling of matrix products: no more is to be had by speed."""
+        return self.ratio[1] / self.product
+
 
 @dataclass(frozen=True)
 class Growth:
@@ -68,7 +73,15 @@ class Growth:
     @property
     def order(self) -> float:
         """The slope of a straight line through the logarithms: 1 = linear, 2 = quadratic."""
-        x, y = ([math.log(value) for value in values] for values in (self.sizes, self.seconds))
+        return self._slope(0)
+
+    @property
+    def last(self) -> float:
+        """The same between the two largest sizes, where what grows fastest has the most weight."""
+        return self._slope(-2)
+
+    def _slope(self, start: int) -> float:
+        x, y = ([math.log(value) for value in values[start:]] for values in (self.sizes, self.seconds))
         mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
         rise = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
         return rise / sum((a - mean_x) ** 2 for a in x)
@@ -118,12 +131,13 @@ class Bench:
         return "; ".join(parts) + ". Medians, with quartiles in brackets."
 
     def told(self) -> str:
-        """The goals, and whether they were reached."""
+        """The goals, whether they were reached, and how far the ceiling of matrix products lets a line come."""
         lines = []
         for line in self.lines:
             if line.reached is not None:
                 verdict = "reached" if line.reached else "**missed**"
-                lines.append(f"- {line.name}: {_spread(line.ratio)} times as fast, goal {line.goal:g}: {verdict}.")
+                text = f"- {line.name}: {_spread(line.ratio)} times as fast, goal {line.goal:g}: {verdict}"
+                lines.append(f"{text}; at the ceiling it would be {line.bound:.3g}.")
         return "\n".join(lines) or "No goal."
 
     def _repr_html_(self) -> str:
@@ -171,8 +185,10 @@ def growth(bench: Bench) -> Figure:
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xticks(x, [str(n) for n in x])
-        ax.minorticks_off()
-        ax.set(title=f"order {one.order:.2f}", xlabel=one.name)
+        ax.xaxis.minorticks_off()
+        ax.set(
+            title=f"order {one.order:.2f}, at last {one.last:.2f}", xlabel=one.name, ylim=(min(y) / 1.6, max(y) * 1.6)
+        )
     axes[0, 0].set_ylabel("processor time / s")
     return fig
 
@@ -181,7 +197,8 @@ def grown(bench: Bench) -> str:
     """What `growth` shows, in words."""
     lines = [
         f"- {one.name}, {one.sizes[0]} to {one.sizes[-1]}: "
-        f"{one.seconds[0]:.2g} to {one.seconds[-1]:.2g} s, order {one.order:.2f}. {one.work}."
+        f"{one.seconds[0]:.2g} to {one.seconds[-1]:.2g} s, order {one.order:.2f}, "
+        f"between the two largest {one.last:.2f}. {one.work}."
         for one in bench.growths
     ]
     return "\n".join(lines) or "No record yet."
@@ -189,10 +206,11 @@ def grown(bench: Bench) -> str:
 
 @house
 def history(benches: Sequence[Bench]) -> Figure:
-    """The ratio of each line over the records, a panel per suite."""
+    """The ratio of each line over the records, a panel per suite; below the line at 1 ours was the slower side."""
     suites = list(dict.fromkeys(line.suite for bench in benches for line in bench.lines if line.against))
-    fig, axes = figure(1, max(len(suites), 1), height=3.0, sharey=True)
-    for ax, suite in zip(axes[0], suites, strict=False):
+    rows = max(-(-len(suites) // 2), 1)
+    fig, axes = figure(rows, 2, height=1.5 * rows + 0.9, sharex=True, sharey=True)
+    for ax, suite in zip(axes.flat, suites, strict=False):
         names = dict.fromkeys(line.name for b in benches for line in b.lines if line.suite == suite and line.against)
         for n, name in enumerate(names):
             at = [(k, line.ratio) for k, b in enumerate(benches) for line in b.lines if line.name == name]
@@ -201,12 +219,18 @@ def history(benches: Sequence[Bench]) -> Figure:
             look = {"color": COLOURS[n % 7], "linestyle": LINES[n % 7], "marker": MARKERS[n % 7]}
             ax.errorbar(places, middle, yerr=bars, capsize=2, label=name, **look)
         ax.axhline(1, color=FAINT, linewidth=0.8)
-        ax.set_yscale("log")
-        ax.set_xticks(range(len(benches)), [bench.name for bench in benches], rotation=90)
-        ax.set(title=suite, xlim=(-0.5, len(benches) - 0.5))
+        ax.set_title(suite)
         ax.grid(axis="y")
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.5), fontsize=6)
-    axes[0, 0].set_ylabel("reference's time / ours")
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=6)
+    for ax in axes.flat[len(suites) :]:
+        ax.set_axis_off()
+    first = axes[0, 0]
+    first.set(yscale="log", xlim=(-0.5, max(len(benches), 1) - 0.5))
+    first.set_yticks([0.25, 0.5, 1, 2, 4, 8], ["¼", "½", "1", "2", "4", "8"])
+    first.yaxis.minorticks_off()
+    for ax in axes[-1]:
+        ax.set_xticks(range(len(benches)), [bench.name for bench in benches], rotation=90, fontsize=6)
+    fig.supylabel("reference's time / ours", fontsize=9)
     return fig
 
 

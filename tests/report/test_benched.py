@@ -95,17 +95,21 @@ def test_every_line_is_in_the_table_and_what_was_not_counted_is_a_dash() -> None
 
 
 def test_a_goal_that_was_missed_is_said_to_be() -> None:
-    assert bench().told() == "- EZ-VSL step: 2 (1.9 to 2.1) times as fast, goal 2.2: **missed**."
+    assert (
+        bench().told()
+        == "- EZ-VSL step: 2 (1.9 to 2.1) times as fast, goal 2.2: **missed**; at the ceiling it would be 2.67."
+    )
     assert replace(STEP, ratio=(2.1, 2.2, 2.3)).reached and ALONE.reached is None
     assert bench(lines=()).told() == "No goal."
 
 
 def test_the_order_is_the_slope_of_the_logarithms() -> None:
     assert [round(one.order, 9) for one in GROWTHS] == [2.0, 1.0]
+    assert Growth("x", "y", (1, 2, 4), (1.0, 1.0, 8.0)).last == pytest.approx(3)
     told = benched.grown(bench())
-    assert "- pictures, B, 64 to 256: 0.5 to 8 s, order 2.00. MMC alone." in told
+    assert "- pictures, B, 64 to 256: 0.5 to 8 s, order 2.00, between the two largest 2.00. MMC alone." in told
     axes = benched.growth(bench()).axes
-    assert [ax.get_title() for ax in axes] == ["order 2.00", "order 1.00"]
+    assert [ax.get_title() for ax in axes] == ["order 2.00, at last 2.00", "order 1.00, at last 1.00"]
     assert list(axes[0].lines[-1].get_ydata()) == [0.5, 2.0, 8.0]
     assert benched.grown(bench(growths=())) == "No record yet." and benched.growth(bench(growths=())).axes
 
@@ -114,7 +118,8 @@ def test_history_has_a_point_for_each_record_that_has_the_line() -> None:
     faster = replace(STEP, ratio=(2.2, 2.5, 2.6))
     later = bench(lines=(faster, replace(STEP, name="M2VSL step")), created="2026-03-04T00:00:00+00:00")
     benches = [bench(), later]
-    (ax,) = benched.history(benches).axes
+    ax, empty = benched.history(benches).axes
+    assert ax.get_title() == "step" and not empty.axison
     lines = {one.get_label(): one.lines[0].get_data() for one in ax.containers}
     assert [list(values) for values in lines["EZ-VSL step"]] == [[0, 1], [2.0, 2.5]]
     assert [list(values) for values in lines["M2VSL step"]] == [[1], [2.0]]
