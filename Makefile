@@ -49,8 +49,8 @@ lint: $(READY) ## ruff, mypy, notebooks without stray outputs
 	mypy
 	python book/clean.py --check
 
-bench: $(READY) ## Benchmarks (not part of `make test`)
-	@python -m pytest tests/bench -q -s
+bench: $(READY) ## What things cost, ten minutes on two free cores: a record in data/bench (not part of `make test`)
+	@python -m pytest tests/bench -q -s --record
 
 records: $(READY) ## Make the records under version control anew (preset small; long)
 	@m2vsl run small

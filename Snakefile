@@ -25,7 +25,8 @@ NOTEBOOKS = config["notebooks"]
 
 def code_of(name):
     shown = NOTEBOOKS[name].get("records", False)
-    kept = [Path("data/paper.csv"), *sorted(Path("data/results", config["preset"]).rglob("*.json"))] if shown else []
+    folder = shown if isinstance(shown, str) else f"data/results/{config['preset']}"
+    kept = [Path("data/paper.csv"), *sorted(Path(folder).rglob("*.json"))] if shown else []
     try:
         return fingerprint(Path(f"notebooks/{name}.ipynb"), Path("m2vsl"), [Path("requirements.lock"), *kept])
     except (OSError, ValueError, KeyError) as error:

@@ -1,21 +1,17 @@
 """What measuring costs: ``make bench``. Not part of ``make test``.
 
-Wall time, since the point is that both cores work. Both sides measure the same maps in turns; each line gives a median
-and its quartiles. What is asserted is of the least disturbed round of each side, and only where both cores were free.
+Both sides measure the same maps in turns. What is asserted is of the least disturbed round of each side, and only where
+both cores were free.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-import numpy as np
+import plain
 import pytest
 import torch
-from numpy.typing import NDArray
+from measure import Ledger, Work, judged, wall_seconds
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
@@ -27,15 +23,6 @@ from m2vsl.metrics.segmentation import THRESHOLDS, frame_f_curves
 from m2vsl.types import Maps, Truth
 
 CLIPS, SIDE = 256, 224
-CORES = 2
-
-
-@pytest.fixture(autouse=True)
-def two_cores() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(CORES)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -54,114 +41,58 @@ def boxes() -> Tensor:
     return inside[:, 0, :, None] & inside[:, 1, None, :]
 
 
-def wall_seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def side_by_side(plain: Callable[[], object], ours: Callable[[], object], rounds: int) -> tuple[list[float], ...]:
-    """Milliseconds per clip of each, in turns, after a warm-up of both."""
-    plain(), ours()
-    spent: dict[Callable[[], object], list[float]] = {plain: [], ours: []}
-    for i in range(rounds):
-        for work in (plain, ours) if i % 2 else (ours, plain):
-            spent[work].append(wall_seconds(work) / CLIPS * 1e3)
-    return spent[plain], spent[ours]
-
-
-def told(name: str, values: list[float], unit: str) -> float:
-    """Print the median and the quartiles; returns the median."""
-    low, middle, high = statistics.quantiles(values, n=4)
-    print(f"\n{name}: {middle:.3g} {unit} (quartiles {low:.3g} to {high:.3g}, n = {len(values)})", end="")
-    return middle
-
-
-def compared(name: str, plain: list[float], ours: list[float]) -> float:
-    """Print both sides; how many times as fast ours is in its best round as the plain loop in its own."""
-    medians = told(f"{name}, plain loop", plain, "ms/clip") / told(f"{name}, m2vsl", ours, "ms/clip")
-    best = min(plain) / min(ours)
-    print(f"\n{name}: {medians:.1f} x as fast by medians, {best:.1f} x by best rounds", end="")
-    if not cores_are_free():
-        pytest.skip(f"other work holds a core: {best:.1f} x was measured on less than {CORES}")
-    return best
-
-
-def cores_are_free(rounds: int = 20) -> bool:
-    """Whether two long sorts in two threads mostly take little more time than one."""
-    numbers = np.random.default_rng(0).random((CORES, 2**20), np.float32)
-    with ThreadPoolExecutor(CORES) as pool:
-        alone = [wall_seconds(lambda: np.sort(numbers[0])) for _ in range(rounds)]
-        together = [wall_seconds(lambda: list(pool.map(np.sort, numbers))) for _ in range(rounds)]
-    return statistics.median(together) < 1.4 * statistics.median(alone)
-
-
-def plain_area_iou(heat: NDArray[np.float32], truth: NDArray[np.float64]) -> list[float]:
-    """The published evaluation, picture by picture: normalise, sort, threshold, count."""
-    values = []
-    for h, g in zip(heat, truth, strict=True):
-        h = (h - h.min()) / (h.max() - h.min())
-        threshold = np.sort(h.flatten())[int(h.size * 0.5)]
-        predicted = np.zeros(h.shape)
-        predicted[h >= threshold] = 1
-        values.append(np.sum(predicted * g) / (np.sum(g) + np.sum(predicted * (g == 0))))
-    return values
-
-
-def plain_f_curves(probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> list[list[float]]:
-    """F of each frame, threshold by threshold."""
-    curves = []
-    for p, g in zip(probability, truth, strict=True):
-        curve = []
-        for threshold in np.linspace(0, 1, THRESHOLDS, dtype=np.float32):
-            predicted = p >= threshold
-            shared = np.count_nonzero(predicted & g)
-            precision, recall = shared / (np.count_nonzero(predicted) + 1e-20), shared / (np.count_nonzero(g) + 1e-20)
-            curve.append(1.3 * precision * recall / (0.3 * precision + recall) if shared else 0.0)
-        curves.append(curve)
-    return curves
+def compared(ledger: Ledger, name: str, ours: Work, theirs: Work, against: str, rounds: int, least: float) -> None:
+    """Both sides on the same maps; ours is `least` times as fast in its best round as the other in its own."""
+    race = ledger.race("evaluator", {name: ours}, theirs, against=against, samples=CLIPS, rounds=rounds, counts=False)
+    judged(race[0].best, least)
 
 
 @pytest.mark.parametrize(  # the goal is 8; 7.1 by medians, 7.6 by best rounds was measured for bool truths
     ("truth_type", "times_as_fast"), [(torch.bool, 6), (torch.float32, 4)]
 )
 def test_area_iou_by_the_published_loop(
-    heat: Tensor, boxes: Tensor, truth_type: torch.dtype, times_as_fast: float
+    ledger: Ledger, heat: Tensor, boxes: Tensor, truth_type: torch.dtype, times_as_fast: float
 ) -> None:
     theirs, ours = boxes.double().numpy(), boxes.to(truth_type)
-    assert heat_iou(heat, ours, Area(0.5)).tolist() == plain_area_iou(heat.numpy(), theirs)
-    times = side_by_side(lambda: plain_area_iou(heat.numpy(), theirs), lambda: heat_iou(heat, ours, Area(0.5)), 20)
-    assert compared(f"area-50 IoU, truth {truth_type}", *times) >= times_as_fast
+    assert heat_iou(heat, ours, Area(0.5)).tolist() == plain.area_iou(heat.numpy(), theirs)
+    compared(
+        ledger,
+        f"area-50 IoU, truth {str(truth_type).removeprefix('torch.')}",
+        lambda: heat_iou(heat, ours, Area(0.5)),
+        lambda: plain.area_iou(heat.numpy(), theirs),
+        "the published loop",
+        rounds=20,
+        least=times_as_fast,
+    )
 
 
-def test_average_precision_against_scikit_learn(heat: Tensor, boxes: Tensor) -> None:
-    def plain() -> list[float]:
+def test_average_precision_against_scikit_learn(ledger: Ledger, heat: Tensor, boxes: Tensor) -> None:
+    def theirs() -> list[float]:
         return [average_precision_score(g.ravel(), h.ravel()) for h, g in zip(heat.numpy(), boxes.numpy(), strict=True)]
 
     truth = boxes.float()
-    assert average_precision(heat, truth).tolist() == pytest.approx(plain(), abs=1e-12)
-    assert compared("average precision", *side_by_side(plain, lambda: average_precision(heat, truth), 3)) >= 8
+    assert average_precision(heat, truth).tolist() == pytest.approx(theirs(), abs=1e-12)
+    ours = partial(average_precision, heat, truth)
+    compared(ledger, "average precision", ours, theirs, "scikit-learn, map by map", rounds=3, least=8)
 
 
-def test_f_curves_against_threshold_by_threshold(heat: Tensor, boxes: Tensor) -> None:
+def test_f_curves_against_threshold_by_threshold(ledger: Ledger, heat: Tensor, boxes: Tensor) -> None:
     probability, truth = torch.sigmoid(heat).numpy(), boxes.float()
-    expected = torch.tensor(plain_f_curves(probability, boxes.numpy()), dtype=torch.float64)
-    torch.testing.assert_close(frame_f_curves(heat, truth), expected, rtol=0, atol=1e-12)
-    times = side_by_side(lambda: plain_f_curves(probability, boxes.numpy()), lambda: frame_f_curves(heat, truth), 5)
-    assert compared("F at 255 thresholds", *times) >= 4
+    theirs, ours = partial(plain.f_curves, probability, boxes.numpy(), THRESHOLDS), partial(frame_f_curves, heat, truth)
+    torch.testing.assert_close(ours(), torch.tensor(theirs(), dtype=torch.float64), rtol=0, atol=1e-12)
+    compared(ledger, f"F at {THRESHOLDS} thresholds", ours, theirs, "threshold by threshold", rounds=3, least=4)
 
 
-def test_all_protocols_in_one_pass(heat: Tensor, boxes: Tensor) -> None:
+def test_all_protocols_in_one_pass(ledger: Ledger, heat: Tensor, boxes: Tensor) -> None:
     """5,158 clips in a minute: 11.6 ms per clip."""
     maps = Maps(heat[:, None], torch.tensor([-1]))
     present = torch.ones(CLIPS, 1, dtype=torch.bool)
     truth = Truth(boxes[:, None].float(), torch.zeros(CLIPS, 1, dtype=torch.int64), present)
     keys = [str(i) for i in range(CLIPS)]
-    for name, family in (("ours", PROTOCOLS), ("every", EVERY)):
-        protocols = tuple(family.values())
-        score(maps, truth, keys, protocols)
-        times = [wall_seconds(partial(score, maps, truth, keys, protocols)) / CLIPS * 1e3 for _ in range(5)]
-        told(f"{len(protocols)} protocols, AP, CAP, PIAP ({name})", times, "ms/clip")
-        if not cores_are_free():
-            pytest.skip(f"other work holds a core: {min(times):.1f} ms/clip was measured on less than {CORES}")
-        assert min(times) <= 60e3 / 5158
+    works = {
+        f"{len(family)} protocols": partial(score, maps, truth, keys, tuple(family.values()))
+        for family in (PROTOCOLS, EVERY)
+    }
+    ledger.race("evaluator", works, samples=CLIPS, rounds=3, counts=False)
+    rate = CLIPS / max(min(wall_seconds(work) for _ in range(2)) for work in works.values())
+    judged(rate, 5158 / 60, "clips a second")

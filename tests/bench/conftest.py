@@ -1,0 +1,29 @@
+"""One ledger for all benchmarks; with ``--record``, as `make bench` has it, it becomes a record in ``data/bench``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import measure
+import pytest
+import torch
+
+from m2vsl.report import benched
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="write a record into data/bench")
+
+
+@pytest.fixture(scope="session")
+def ledger(request: pytest.FixtureRequest) -> Iterator[measure.Ledger]:
+    """What is measured, on two cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(measure.CORES)
+    made = measure.Ledger()
+    most = ", ".join(f"{kind} {value / 1e9:.1f}" for kind, value in made.ceilings.items())
+    print(f"\nceilings of {measure.CORES} cores, GFLOP/s and GB/s: {most}; load {made.load:.1f}", end="")
+    yield made
+    torch.set_num_threads(before)
+    if request.config.getoption("--record"):
+        print(f"\nrecord: {benched.save(made.bench())}")
