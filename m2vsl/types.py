@@ -6,8 +6,9 @@ pixels, ``h w`` cells, ``F T`` frequency and time bins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,10 +61,16 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in moved.items()}
-        truth = Truth(*(getattr(self.truth, f.name).to(device, non_blocking=True) for f in fields(Truth)))
-        return replace(self, **{**moved, "truth": truth})
+        return self._moved(lambda x: x.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch where a GPU can fetch it while it computes; PyTorch's loader asks for it by this name."""
+        return self._moved(Tensor.pin_memory)
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {name: move(value) for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **moved, truth=Truth(*(move(getattr(self.truth, f.name)) for f in fields(Truth))))
 
 
 @dataclass(frozen=True)

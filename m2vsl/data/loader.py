@@ -117,7 +117,8 @@ class Batches:
         if self.workers:
             return self._by_processes(steps)
         order = self._order()
-        made = (self._make(step, order) for step in steps)
+        pinned = Batch.pin_memory if torch.cuda.is_available() else lambda batch: batch
+        made = (pinned(self._make(step, order)) for step in steps)
         return ahead(made, self.prefetch) if self.prefetch else made
 
     def _order(self) -> list[int]:
@@ -140,6 +141,7 @@ class Batches:
 
         how = {
             "num_workers": self.workers,
+            "pin_memory": torch.cuda.is_available(),
             "multiprocessing_context": "spawn",
         }  # a fork inherits locks of torch's threads
         return iter(DataLoader(self, batch_size=None, sampler=steps, **how))  # type: ignore[arg-type]

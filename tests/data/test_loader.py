@@ -122,6 +122,15 @@ def test_stripes_are_blanked_where_shuffled_unless_told_otherwise() -> None:
     assert shuffled.keys == untouched.keys and not torch.equal(shuffled.spectrogram, untouched.spectrogram)
 
 
+def test_batches_lie_where_a_gpu_can_fetch_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: pinned.append(x) or x)
+    plain = list(batches(Noise(), 5, AUDIO_SHORT, prefetch=0))
+    assert not pinned
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert all_equal(list(batches(Noise(), 5, AUDIO_SHORT, prefetch=0)), plain) and len(pinned) == 2 * 9
+
+
 def test_processes_share_each_batch_row_by_row() -> None:
     how = {"seed": 3, "shuffle": True, "drop_last": True, "prefetch": 0}
     whole = list(batches(Noise(), 4, AUDIO_SHORT, **how))
