@@ -213,7 +213,7 @@ class M2VSL(Localizer):
         if c.peak == "max":
             scores = [ops.peak_cosine(v, queries) for v in features]
         else:
-            scores = [ops.soft_peak(ops.similarity(ops.unit(v), queries), c.sharpness) for v in features]
+            scores = [ops.soft_peak_cosine(v, queries, c.sharpness) for v in features]
         excluded = None
         if not c.same_class_negatives:
             mine = torch.arange(len(labels), device=owner.device)[:, None] == owner

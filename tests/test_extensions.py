@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from base64 import b64encode
 from pathlib import Path
 from typing import NamedTuple
 
 import docstrings
+import executed
 import listing
 import pytest
+from docutils import nodes
+from docutils.utils import new_document
 
 from m2vsl.audio import AudioConfig
 
@@ -54,6 +59,20 @@ def test_a_listing_is_the_code_without_its_formula() -> None:
     assert shown.splitlines()[-1] in file.read_text("utf-8").splitlines()
     method = listing.shown(listing.find("m2vsl.model.M2VSL.localize", ROOT)[1])
     assert method.startswith("@torch.no_grad()\ndef localize(")
+
+
+def test_a_picture_of_a_run_says_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {"image/png": b64encode(b"pixels").decode(), "text/plain": "Figure with 1 panel."}
+    run = {"cells": [{"cell_type": "code", "outputs": [{"data": data}, {"data": {"text/plain": "3"}}]}]}
+    name = hashlib.sha256(b"pixels").hexdigest()
+    assert executed.pictures(run) == {name: "Figure with 1 panel."}
+    monkeypatch.setattr(executed, "SAID", executed.pictures(run))
+    page = new_document("page")
+    page += nodes.image(uri=f"../jupyter_execute/{name}.png")
+    page += nodes.image(uri=f"../jupyter_execute/{name}.png", alt="said already")
+    page += nodes.image(uri="../other.png")
+    executed.describe(None, page)
+    assert [image.get("alt") for image in page.findall(nodes.image)] == ["Figure with 1 panel.", "said already", None]
 
 
 @pytest.mark.parametrize("name", ["m2vsl.losses.mcc", "m2vsl.nothing.at_all", "m2vsl.model.M2VSL.nothing"])

@@ -55,6 +55,10 @@ def test_a_notebook_shows_what_it_made(name: str) -> None:
     pictures = re.findall(r'<img[^>]*src="([^"]*_images/[^"]*)"', page)
     assert all((HTML / "notebooks" / source).is_file() for source in pictures)
     assert pictures or "<table" in page
+    silent = [
+        tag for tag in re.findall(r'<img[^>]*src="[^"]*_images/[^>]*>', page) if not re.search(r'alt="[^"/]+\w', tag)
+    ]
+    assert silent == [], "every picture says what it shows"
 
 
 @pytest.mark.parametrize("name", ["book/index", "book/equations", *(f"notebooks/{n}" for n in NOTEBOOKS)])

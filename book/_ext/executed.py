@@ -3,21 +3,25 @@
 The table of contents names ``notebooks/NN_name``; papermill writes ``<executed_dir>/NN_name.ipynb``. While Sphinx
 reads ``notebooks/NN_name``, outputs are taken from the copy, cell by cell (by cell id). The page is the notebook under
 version control, which stores no outputs, and an edit of prose needs no new run. A code cell that differs from the one
-that ran is a warning, never shown with the old output.
+that ran is a warning, never shown with the old output. A picture's text, which says what is drawn, becomes its ``alt``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from pathlib import Path
+from base64 import b64decode
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
 Notebook = dict[str, Any]
 log = logging.getLogger(__name__)
+SAID: dict[str, str] = {}  # picture of a run -> its text, while its page is read
 SHOWN = ("preset", "dataset", "seed")  # the parameters a reader is told; data_root is a place on one machine
 
 
@@ -74,7 +78,28 @@ def overlay(app: Sphinx, docname: str, source: list[str]) -> None:
         warn(docname, "stale", "%s: cells %s changed since the run", copy, ", ".join(stale))
     if note := provenance(run):
         page["cells"].insert(1, note)
+    SAID.update(pictures(run))
     source[0] = json.dumps(page)
+
+
+def pictures(run: Notebook) -> dict[str, str]:
+    """What each picture of a run says in words, its text output, by the hash that its file is named by."""
+    found = {}
+    for cell in (c for c in run["cells"] if c["cell_type"] == "code"):
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/png" in data and "text/plain" in data:
+                name = hashlib.sha256(b64decode("".join(data["image/png"]))).hexdigest()
+                found[name] = "".join(data["text/plain"])
+    return found
+
+
+def describe(app: Sphinx, doctree: nodes.document) -> None:
+    """On ``doctree-read``: pictures of a run get the words that it has for them."""
+    for image in doctree.findall(nodes.image):
+        said = SAID.get(PurePosixPath(image["uri"]).stem)
+        if said and not image.get("alt"):
+            image["alt"] = said
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -82,4 +107,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("executed_source", "notebooks", "env")
     app.add_config_value("executed_dir", os.environ.get("M2VSL_EXECUTED", "book/_executed/quick-synthetic"), "env")
     app.connect("source-read", overlay)
+    app.connect("doctree-read", describe)
     return {"version": "1", "parallel_read_safe": True, "env_version": 1}

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 P = ParamSpec("P")
@@ -84,6 +85,29 @@ def house(draw: Callable[P, R]) -> Callable[P, R]:
     return drawn
 
 
+class Described(Figure):
+    """A figure whose text, which a page has for those who do not see it, says what is drawn."""
+
+    def __repr__(self) -> str:
+        panels = [said for ax in self.axes if (said := _panel(ax))]
+        legends = [text.get_text() for legend in self.legends for text in legend.get_texts()]
+        named = [f"Lines and marks: {', '.join(legends)}."] if legends else []
+        return " ".join([f"Figure with {len(self.axes)} panel{'s' * (len(self.axes) != 1)}.", *panels, *named])
+
+
+def _panel(ax: Axes) -> str:
+    """Its title, what its axes count, the names along them and of what is drawn."""
+    parts = [ax.get_title() or ax.get_title("left")]
+    sides = ("across", ax.get_xlabel(), ax.get_xticklabels()), ("up", ax.get_ylabel(), ax.get_yticklabels())
+    for axis, count, ticks in sides:
+        names = [word for tick in ticks if (word := tick.get_text()) and word.upper().isupper()]
+        parts += [f"{axis}: {', '.join([count] * bool(count) + names)}"] if count or names else []
+    if (legend := ax.get_legend()) is not None:
+        parts.append(f"drawn: {', '.join(text.get_text() for text in legend.get_texts())}")
+    told = "; ".join(part.replace("\n", " ") for part in parts if part)
+    return told and f"{told}."
+
+
 @house
 def figure(
     rows: int = 1, columns: int = 1, *, height: float = 2.4, width: float = WIDTH, **grid: Any
@@ -91,6 +115,8 @@ def figure(
     """A figure of `height` x `width` inches and its axes (rows, columns), an array even of one; `grid` as in pyplot."""
     import matplotlib.pyplot as plt
 
-    made, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, layout="constrained", **grid)
+    made, axes = plt.subplots(
+        rows, columns, figsize=(width, height), squeeze=False, layout="constrained", FigureClass=Described, **grid
+    )
     plt.close(made)  # else a notebook would show it a second time
     return made, axes
