@@ -200,9 +200,8 @@ def told(line: Line) -> str:
         parts.append(f"{line.flops / 1e9:.3g} GFLOP, {100 * line.product:.0f} % of the product ceiling")
         parts.append(f"{line.bytes / 1e9:.3g} GB, {100 * line.copy:.0f} % of the copy ceiling")
     if line.reached is not None:
-        parts.append(
-            f"goal {line.goal:g} x {'reached' if line.reached else 'MISSED'}, {line.bound:.2g} x at the ceiling"
-        )
+        parts.append(f"goal {line.goal:.3g} x {'reached' if line.reached else 'MISSED'}")
+        parts += [f"{line.bound:.2g} x at the ceiling"] * (not math.isnan(line.bound))
     return "; ".join(parts)
 
 
