@@ -39,7 +39,8 @@ class Run:
     ) -> None:
         from accelerate import Accelerator
 
-        self.accelerator = Accelerator(mixed_precision="no")  # precision is the run's own: one process may mix them
+        # precision is the run's own: one process may mix them; of processes on CPUs it has to be told
+        self.accelerator = Accelerator(mixed_precision="no", cpu=parallel.world() > 1 and not torch.cuda.is_available())
         self.device = self.accelerator.device
         self.localizer = localizer.to(self.device)
         if config.channels_last:
