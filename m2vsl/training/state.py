@@ -221,6 +221,9 @@ class Run:
         if self.saved == now.step or self.optimizer is None:
             return
         state = {"stage": self.stage, "epoch": self.feed.epoch, "index": self.feed.index, "window": self.window}
+        learnt = float(sum(p.detach().double().abs().sum() for p in self.trainable))
+        if len(set(parallel.of_each(learnt))) > 1:
+            raise RuntimeError(f"step {now.step}: the processes have learnt apart, their weights differ; not saved")
         random, *others = parallel.of_each(random_state())
         drawn = {"optimizer": self.optimizer.state_dict(), "random": random, "others": others}
         self._write(name, {**state, **drawn, "history": asdict(now)})

@@ -18,7 +18,7 @@ import tiny
 import torch
 from tiny import PER_EPOCH, Tiny, TwoStages, batches_from, config, run, same
 
-from m2vsl import processor
+from m2vsl import parallel, processor
 from m2vsl.localizer import Stage
 from m2vsl.training import checkpoint, loop
 from m2vsl.training.config import TrainConfig, learning_rate
@@ -444,3 +444,11 @@ def test_an_unwritable_run_folder_is_named_before_anything_is_trained(tmp_path: 
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=str(tmp_path / "file")):
         run(tmp_path / "file" / "run", lambda epoch, start: pytest.fail("trained"))
+
+
+def test_processes_that_have_learnt_apart_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = parallel.of_each
+    monkeypatch.setattr(parallel, "of_each", lambda x: [x, x + 1] if isinstance(x, float) else told(x))
+    with pytest.raises(RuntimeError, match="step 5: the processes have learnt apart"):
+        run(tmp_path)
+    assert not list(tmp_path.glob("step-*"))
