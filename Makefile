@@ -23,7 +23,10 @@ WORKFLOW = snakemake --quiet all --nocolor --nolock --rerun-incomplete --cores $
 # Snakemake is told to be quiet, errors included: the jobs say themselves what went wrong, and its log holds the rest.
 STOPPED = || { echo "stopped; the workflow's own log: $$(ls -t .snakemake/log/*.log | head -n 1)"; exit 1; }
 
-.PHONY: book test smoke lab lint bench records golden lock help clean
+TASKS ?= single duet
+FIRST = centre oracle bound m2vsl ez_vsl avgn
+
+.PHONY: book test smoke lab lint bench gpu records golden lock help clean
 
 book: $(READY) ## Run the notebooks, render the book. PRESET=quick DATASET=synthetic|folder DATA_ROOT= SEED=0 FRESH=1 (hours: all rows anew)
 	@python book/vendor.py
@@ -51,6 +54,16 @@ lint: $(READY) ## ruff, mypy, notebooks without stray outputs
 
 bench: $(READY) ## What things cost, ten minutes on two free cores: a record in data/bench (not part of `make test`)
 	@python -m pytest tests/bench -q -s --record
+
+gpu: PRESET = gpu
+gpu: $(READY) ## On a GPU: all rows at 224 px, M2VSL, EZ-VSL and AVGN first, then Figure 4; goes on where it stopped. SEEDS= TASKS= DATA_ROOT=
+	@export M2VSL_WORKERS=$${M2VSL_WORKERS:-$(CORES)}
+	rows=(m2vsl run $(PRESET) --tasks $(TASKS) --seeds $(SEEDS))
+	"$${rows[@]}" --methods $(FIRST)
+	$(if $(DATA_ROOT),"$${rows[@]}" --data-root '$(DATA_ROOT)' --methods $(FIRST))
+	"$${rows[@]}"
+	$(if $(DATA_ROOT),"$${rows[@]}" --data-root '$(DATA_ROOT)')
+	m2vsl ablate --preset $(PRESET) --groups batch --tasks single multi --seeds $(SEEDS)
 
 records: $(READY) ## Make the records under version control anew (preset small; long)
 	@m2vsl run small
