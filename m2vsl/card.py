@@ -56,7 +56,7 @@ localizer, experiment = released.load("{name}")
 | commit | {commit} |
 | configuration | `{record.hash}`, in full in `config.json` |
 | training | {train.steps} updates of {train.batch_size} samples, {size} px a frame |
-| took | {record.seconds:.0f} s with its evaluation, on {where} |
+| took | {record.seconds:.0f} s of wall time with its evaluation, on {where} |
 | versions | {versions} |
 
 {why}
