@@ -26,11 +26,12 @@ STILL: dict[str, dict[str, Any]] = {
     "avgn": {"drop_path": 0.0, "mixtures": False},
     "slavc": {"dropout": 0.0},
 }
-PAIRED = {"mix_and_localize"}  # samples i and B / 2 + i are a pair: of the rows of a process, others
-NAMES = [name for name in METHODS if name not in {*CONTROLS, *PAIRED}]
-MAIN = ("m2vsl", "ez_vsl", "avgn")
+PAIRED = {"mix_and_localize", "dsol"}  # mixtures are made of the rows of a process
+SAME = {"ez_vsl_ogl", "cam_near"}  # learn as another does
+NAMES = [name for name in METHODS if name not in {*CONTROLS, *PAIRED, *SAME}]
+MAIN = ("m2vsl", "ez_vsl")
 CASES = [(name, DOUBLE, 2) for name in NAMES]
-CASES += [(name, dtype, world) for name in MAIN for dtype, world in ((SINGLE, 2), (DOUBLE, 4), (SINGLE, 4))]
+CASES += [(name, dtype, world) for name in MAIN for dtype, world in ((SINGLE, 2), (DOUBLE, 4))]
 
 
 def method(name: str, dtype: torch.dtype) -> Localizer:
@@ -95,18 +96,25 @@ def of_one(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     return learnt(name, dtype)
 
 
+def away(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Length of the difference of two gradients over the length of the second."""
+    apart = sum(float((one[key].double() - other[key].double()).square().sum()) for key in other)
+    return (apart / sum(float(value.double().square().sum()) for value in other.values())) ** 0.5
+
+
 @pytest.mark.parametrize(("name", "dtype", "world"), CASES, ids=str)
 def test_several_processes_learn_what_one_does(
     name: str, dtype: torch.dtype, world: int, several: dict[int, Any]
 ) -> None:
-    within = 1e-10 if dtype == DOUBLE else 1e-5
     (losses, gradients), (theirs, their_gradients) = of_one(name, dtype), several[world][name, dtype]
+    within = 1e-10 if dtype == DOUBLE else 1e-5
     assert theirs == pytest.approx(losses, abs=within, rel=within)
     assert their_gradients.keys() == gradients.keys()
-    largest = max(float(g.abs().max()) for g in gradients.values())
-    for key, gradient in gradients.items():
-        away = float((their_gradients[key] - gradient).abs().max())
-        assert away <= within * max(largest, 1), f"{key}: {away}"
+    if dtype == DOUBLE:
+        assert away(their_gradients, gradients) <= within
+        return
+    exact = of_one(name, DOUBLE)[1]  # at tau 0.03 rounding is amplified: by several processes no more than by one
+    assert away(their_gradients, exact) <= 3 * away(gradients, exact)
 
 
 def test_negatives_of_each_process_alone_are_fewer(several: dict[int, Any]) -> None:
