@@ -1,8 +1,9 @@
 """One flat loop for every method: it knows neither the data nor the model.
 
-Stopping after any step and calling `train` again gives bit-identical weights on the CPU: a checkpoint holds weights,
-optimizer, generators and the place in the epoch, and fetching data or validating draws nothing from the generators
-that training draws from. Runs on Hugging Face Accelerate: a CPU, a GPU, or several under ``accelerate launch``.
+Stopping after any step and calling `train` again gives bit-identical weights on the CPU, with one thread: several may
+add in either order. A checkpoint holds weights, optimizer, generators and the place in the epoch, and fetching data or
+validating draws nothing from the generators that training draws from. Runs on Hugging Face Accelerate: a CPU, a GPU,
+or several under ``torchrun`` or ``accelerate launch``.
 """
 
 from __future__ import annotations
