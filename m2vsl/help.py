@@ -72,7 +72,8 @@ TRAIN = """
   m2vsl train lvs/single --preset gpu --dataset vggsound --data-root DIR
   torchrun --nproc-per-node 2 -m m2vsl.cli train m2vsl/single --preset gpu
 
-Ctrl-C and SIGTERM save; the same command goes on where it stopped. Several processes share each batch.
+Ctrl-C and SIGTERM save; the same command goes on where it stopped. Several processes share each
+batch.
 """
 EVALUATE = """
   m2vsl evaluate m2vsl/duet
