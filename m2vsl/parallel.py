@@ -9,13 +9,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-Module = TypeVar("Module", bound=nn.Module)
 MEET = float(os.environ.get("M2VSL_MEET", "300"))  # seconds that a process waits for the others at the start
 WAIT = timedelta(hours=2)  # that the others wait while one of them scores or writes
 
@@ -145,7 +144,7 @@ class SyncedNorm(nn.BatchNorm2d):
         return out.to(x.dtype)
 
 
-def synchronised(module: Module) -> Module:
+def synchronised(module: nn.Module) -> nn.Module:
     """`module` with every batch normalisation over all processes; names of weights stay as they are."""
     if next((p.is_cuda for p in module.parameters()), False):
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)

@@ -85,7 +85,7 @@ def house(draw: Callable[P, R]) -> Callable[P, R]:
     return drawn
 
 
-class Described(Figure):
+class _Described(Figure):
     """A figure whose text, which a page has for those who do not see it, says what is drawn."""
 
     def __repr__(self) -> str:
