@@ -116,7 +116,7 @@ def figure(
     import matplotlib.pyplot as plt
 
     made, axes = plt.subplots(
-        rows, columns, figsize=(width, height), squeeze=False, layout="constrained", FigureClass=Described, **grid
+        rows, columns, figsize=(width, height), squeeze=False, layout="constrained", FigureClass=_Described, **grid
     )
     plt.close(made)  # else a notebook would show it a second time
     return made, axes
