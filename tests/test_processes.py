@@ -76,7 +76,7 @@ def test_two_processes_write_one_log_and_learn_the_same(one: Path, tmp_path: Pat
     assert any(not torch.equal(v, w) for v, w in zip(weights(one, 4).values(), weights(tmp_path).values(), strict=True))
 
 
-def test_a_process_that_dies_takes_the_others_along_and_any_number_goes_on(one: Path, tmp_path: Path) -> None:
+def test_a_process_that_dies_takes_the_others_along_and_any_number_goes_on(tmp_path: Path) -> None:
     process = start(tmp_path, "train.steps=400", count=2)
     assert process.stdout is not None
     while not list(tmp_path.glob("runs/*/*/step-*[0-9]")):
