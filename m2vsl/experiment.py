@@ -32,7 +32,7 @@ from m2vsl.methods import CONTROLS, METHODS
 from m2vsl.metrics.calls import described
 from m2vsl.metrics.protocols import EVERY
 from m2vsl.metrics.segmentation import THRESHOLDS
-from m2vsl.processor import has_bfloat16, without_denormals
+from m2vsl.processor import has_bfloat16, kept_memory, without_denormals
 from m2vsl.records import Record
 from m2vsl.segmenting import ways
 from m2vsl.training import checkpoint
@@ -230,7 +230,7 @@ def trained(
         return whole(epoch, start, (parallel.rank(), parallel.world()))
 
     held_out = _held_out(experiment)
-    with without_denormals():
+    with without_denormals(), kept_memory():
         history = train(
             localizer,
             own,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from m2vsl import ops, parallel
+from m2vsl.processor import kept_memory
 from m2vsl.types import Batch, Losses, Maps
 
 PAIRS = "one as the other's negative"  # why most contrasts need two samples at least
@@ -97,11 +98,11 @@ def device_of(localizer: Localizer) -> torch.device:
 
 @contextmanager
 def evaluating(localizer: Localizer) -> Iterator[None]:
-    """Evaluation mode without gradient; the mode is put back."""
+    """Evaluation mode without gradient, and `processor.kept_memory`; the mode is put back."""
     training = localizer.training
     localizer.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), kept_memory():
             yield
     finally:
         localizer.train(training)

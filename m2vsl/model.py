@@ -205,8 +205,7 @@ class M2VSL(Localizer):
         self, features: Sequence[Tensor], queries: Tensor, owner: Tensor, asked: Tensor, labels: Tensor
     ) -> Tensor:
         """MMC between the pictures' stages, of `labels` (B, C), and unit queries (N, D), of classes `asked` (N, C)."""
-        c, owner = self.config, self.everyone(self.first(len(labels)) + owner)
-        queries, asked, labels = self.everyone(queries), self.everyone(asked), self.everyone(labels)
+        c, queries, owner = self.config, self.everyone(queries), self.everyone(self.first(len(labels)) + owner)
         if c.pool == "5x5":
             size = (c.tokens, c.tokens * max(round(features[0].shape[-1] / features[0].shape[-2]), 1))
             features = [F.adaptive_avg_pool2d(v, size) for v in features]
@@ -216,10 +215,11 @@ class M2VSL(Localizer):
             scores = [ops.soft_peak_cosine(v, queries, c.sharpness) for v in features]
         excluded = None
         if not c.same_class_negatives:
+            asked, labels = self.everyone(asked), self.everyone(labels)
             mine = torch.arange(len(labels), device=owner.device)[:, None] == owner
             excluded = (labels @ asked.T > 0) & ~mine  # (B, N)
         loss = losses.mmc if c.symmetric else losses.audio_to_visual
-        total = loss([self.everyone(s) for s in scores], owner, c.temperature, excluded)
+        total = loss(self.everyone(torch.stack(scores, 1)).unbind(1), owner, c.temperature, excluded)
         return total / len(scores) if c.scale_sum == "mean" else total
 
     def _map_loss(self, features: Sequence[Tensor], slots: Tensor, labels: Tensor) -> Tensor:
@@ -231,12 +231,12 @@ class M2VSL(Localizer):
 
     def _fuse(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """One map from S: each (B, K, h_s, w_s), upsampled to `size`; ledger 18, 19."""
-        stack, how = torch.stack([ops.upsample(m, size) for m in maps]), self.config.fuse  # (S, B, K, H, W)
+        how, full = self.config.fuse, [ops.upsample(m, size) for m in maps]  # S of (B, K, H, W)
         if how in ("last", "max"):
-            return stack[-1] if how == "last" else stack.amax(0)
+            return full[-1] if how == "last" else torch.stack(full).amax(0)
         if how == "learned":
-            return (self.fusion.softmax(0).view(-1, 1, 1, 1, 1) * stack).sum(0)
-        return stack.mean(0)
+            full = [weight * m for weight, m in zip(self.fusion.softmax(0), full, strict=True)]
+        return sum(full[1:], full[0]) / (1 if how == "learned" else len(full))
 
     def _maps(
         self, features: Sequence[Tensor], queries: Tensor, stages: Sequence[Tensor], size: tuple[int, int]

@@ -102,7 +102,7 @@ class _Gather(torch.autograd.Function):
         counts = [torch.empty_like(own) for _ in range(world())]
         dist.all_gather(counts, own)
         rows = [int(count) for count in counts]
-        ctx.first, ctx.rows = sum(rows[: rank()]), len(x)
+        ctx.rows = rows
         padded = torch.cat([x, x.new_zeros(max(rows) - len(x), *x.shape[1:])]).contiguous()
         parts = [torch.empty_like(padded) for _ in rows]
         dist.all_gather(parts, padded)
@@ -110,9 +110,10 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total[ctx.first : ctx.first + ctx.rows]
+        whole, own = gradients[0].contiguous(), ctx.rows[rank()]
+        parts = whole.new_empty(world() * own, *whole.shape[1:])  # what each process says of the rows of this one
+        dist.all_to_all_single(parts, whole, [own] * world(), ctx.rows)
+        return parts.unflatten(0, (world(), own)).sum(0)
 
 
 class SyncedNorm(nn.BatchNorm2d):

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import torch
+
+# parameters of glibc's mallopt: at most so many free bytes stay with the process, larger blocks come from the kernel
+TRIM, MAP = -1, -3
+KEPT = MappingProxyType({TRIM: 2**31 - 1, MAP: 2**30})
+USUAL = MappingProxyType({TRIM: 2**26, MAP: 2**25})  # where glibc's own thresholds come to rest in such a process
+_inside: list[bool] = []  # one `kept_memory` inside another changes nothing
 
 
 def has_bfloat16(kind: str = "cpu") -> bool:
@@ -36,3 +45,24 @@ def without_denormals() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(before)
+
+
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """Inside, memory that is freed stays with the process and is used again. Then as before.
+
+    Otherwise every large tensor of a step on a CPU begins with pages that the kernel has to clear: a fifth of a step of
+    ResNet-18 in bfloat16, a third of one whose trunk is frozen. What the process holds at most is nearly the same. Only
+    glibc can be told so; elsewhere, and where the environment sets ``MALLOC_...`` itself, nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is None or _inside or any(name.startswith("MALLOC_") for name in os.environ):
+        yield
+        return
+    _inside.append(True)
+    try:
+        _ = [mallopt(key, value) for key, value in KEPT.items()]
+        yield
+    finally:
+        _ = [mallopt(key, value) for key, value in USUAL.items()]
+        _inside.clear()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -32,3 +36,35 @@ def test_denormals_are_zero_inside_alone() -> None:
     with processor.without_denormals():
         assert float(small * 1) == 0
     assert float(small * 1) > 0
+
+
+FAULTS = """
+import resource, torch
+from m2vsl.processor import kept_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(2**24)  # 64 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+with kept_memory():
+    faults()
+    with kept_memory():
+        pass
+    inside = faults()
+print(inside, faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not os.confstr("CS_GNU_LIBC_VERSION"), reason="glibc alone can be told")
+@pytest.mark.parametrize("own", [False, True])
+def test_freed_memory_is_used_again_inside_alone(own: bool) -> None:
+    """Inside it hardly asks the kernel for pages; after it, or where the environment has its own setting, it does."""
+    environment = os.environ | ({"MALLOC_MMAP_THRESHOLD_": "1048576"} if own else {})
+    done = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True)
+    inside, after = map(int, done.stdout.split())
+    most = max(inside, after)
+    assert after > most / 2
+    assert inside > most / 2 if own else inside < most / 20

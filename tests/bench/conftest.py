@@ -8,6 +8,7 @@ import measure
 import pytest
 import torch
 
+from m2vsl.processor import kept_memory
 from m2vsl.report import benched
 
 KEPT = pytest.StashKey[measure.Ledger]()
@@ -20,13 +21,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def ledger(request: pytest.FixtureRequest) -> Iterator[measure.Ledger]:
-    """What is measured, on two cores."""
+    """What is measured, on two cores, with the memory of a run (`kept_memory`)."""
     before = torch.get_num_threads()
     torch.set_num_threads(measure.CORES)
     made = request.config.stash[KEPT] = measure.Ledger()
     most = ", ".join(f"{kind} {value / 1e9:.1f}" for kind, value in made.ceilings.items())
     print(f"\nceilings of {measure.CORES} cores, GFLOP/s and GB/s: {most}; load {made.load:.1f}", end="")
-    yield made
+    with kept_memory():
+        yield made
     torch.set_num_threads(before)
 
 

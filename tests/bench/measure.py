@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from multiprocessing.connection import Connection
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +29,7 @@ from m2vsl.processor import has_bfloat16
 from m2vsl.report.benched import NONE, Bench, Growth, Line, Spread
 
 Work = Callable[[], object]
+Make = Callable[..., AbstractContextManager[Work]]
 CORES = min(2, torch.get_num_threads())
 
 
@@ -77,6 +81,37 @@ class Traffic(TorchDispatchMode):
 
 def _bytes(x: Any) -> int:
     return min(x.numel() * x.element_size(), x.untyped_storage().nbytes()) if isinstance(x, Tensor) else 0
+
+
+class Apart:
+    """A work in a process of its own, that shares neither memory nor settings with other sides; a call runs it there.
+
+    make: a function of a module; called there once with its arguments, it gives a context of the work.
+    """
+
+    def __init__(self, make: Make, *args: object) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.here, there = context.Pipe()
+        context.Process(target=_serve, args=(there, make, args), daemon=True).start()
+        there.close()
+
+    def __call__(self) -> object:
+        return self._ask(None)
+
+    def counted(self) -> tuple[float, float]:
+        """`counted`, there."""
+        return self._ask(counted)
+
+    def _ask(self, question: Any) -> Any:
+        self.here.send(question)
+        return self.here.recv()  # EOFError if it died: its own error is on standard error
+
+
+def _serve(there: Connection, make: Make, args: tuple[object, ...]) -> None:
+    with make(*args) as work, suppress(EOFError):
+        while True:
+            asked = there.recv()
+            there.send(asked(work) if asked else work() and None)
 
 
 def counted(work: Work) -> tuple[float, float]:
@@ -149,7 +184,8 @@ class Ledger:
         theirs, made = spent[len(ours)] if plain else [], []
         for (name, work), mine in zip(ours.items(), spent, strict=False):
             seconds = spread(mine)
-            operations, moved = counted(work) if counts else (math.nan, math.nan)
+            count = work.counted if isinstance(work, Apart) else partial(counted, work)
+            operations, moved = count() if counts else (math.nan, math.nan)
             line = Line(
                 suite=suite,
                 name=name,
