@@ -19,7 +19,7 @@ from m2vsl.presets import experiment
 from m2vsl.processor import autocast, kept_memory, without_denormals
 from m2vsl.report.benched import Line
 
-ROUNDS, WORLD = 24, 2
+ROUNDS, WORLD = 60, 2
 
 
 @without_denormals()
