@@ -167,8 +167,8 @@ def log_spectrogram(waves: Tensor, config: AudioConfig) -> Tensor:
         raise ValueError(f"expected waveforms (B, n), got shape {tuple(waves.shape)}")
     if waves.shape[1] < config.pad_to:
         waves = torch.nn.functional.pad(waves, (0, config.pad_to - waves.shape[1]))
-    # two at a time: their segments fit the processor's cache
-    return torch.cat([_log_power(pair, config) for pair in waves.split(2)]).unsqueeze(1)
+    together = 2 if waves.device.type == "cpu" else len(waves)  # the segments of two fit a processor's cache
+    return torch.cat([_log_power(some, config) for some in waves.split(together)]).unsqueeze(1)
 
 
 def _log_power(waves: Tensor, config: AudioConfig) -> Tensor:
@@ -194,24 +194,24 @@ def augment(wave: Tensor, config: AudioConfig, generator: torch.Generator) -> Te
     return wave
 
 
-def mask_spectrogram(
-    spectrogram: Tensor, config: AudioConfig, generator: torch.Generator, part: tuple[int, int] = (0, 1)
-) -> Tensor:
-    """Blank ``masks`` stripes of frequencies and of frames in each (B, 1, F, T): a new tensor. Ledger 41.
+def stripes(batch: int, config: AudioConfig, generator: torch.Generator, part: tuple[int, int] = (0, 1)) -> Tensor:
+    """Cells (B, F, T) of ``masks`` stripes of frequencies and of frames in each spectrogram, bool. Ledger 41.
 
-    part: (k, n) for the k-th of n equal parts of a batch: its rows are blanked as they are in the whole.
-
-    A stripe has any height up to ``mask_bins`` or width up to ``mask_frames`` and takes the mean of its spectrogram
-    (SpecAugment, Park et al., 2019).
+    part: (k, n) for the k-th of n equal parts of a batch: its rows have the stripes that they have in the whole. A
+    stripe has any height up to ``mask_bins`` or width up to ``mask_frames`` (SpecAugment, Park et al., 2019).
     """
-    batch, _, bins, frames = spectrogram.shape
+    bins, frames = config.shape
     own, whole = slice(part[0] * batch, (part[0] + 1) * batch), part[1] * batch
     blank = torch.zeros(batch, bins, frames, dtype=torch.bool)
     for _ in range(config.masks):
         blank |= _stripe(whole, bins, config.mask_bins, generator)[own, :, None]
         blank |= _stripe(whole, frames, config.mask_frames, generator)[own, None, :]
-    mean = spectrogram.mean((-2, -1), keepdim=True)
-    return torch.where(blank[:, None].to(spectrogram.device), mean, spectrogram)
+    return blank
+
+
+def blanked(spectrogram: Tensor, blank: Tensor) -> Tensor:
+    """(B, 1, F, T), its cells in `blank`, (B, F, T) bool, at the mean of their spectrogram: a new tensor."""
+    return torch.where(blank[:, None], spectrogram.mean((-2, -1), keepdim=True), spectrogram)
 
 
 def _stripe(batch: int, length: int, largest: int, generator: torch.Generator) -> Tensor:

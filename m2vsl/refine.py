@@ -79,11 +79,21 @@ def refine(heat: Tensor, image: Tensor, config: RefineConfig = USUAL) -> Tensor:
     return torch.where(flat, heat.float(), torch.cat(done, -1))
 
 
-def refined(maps: Maps, image: Tensor, reads: Reads, config: RefineConfig = USUAL) -> Maps:
-    """`refine` for maps that are read as ``reads`` says: of the same classes and presence."""
-    if reads != "logits":
-        return replace(maps, heat=refine(maps.heat, image, config))
-    return replace(maps, heat=torch.logit(refine(torch.sigmoid(maps.heat.float()), image, config), eps=1e-4))
+def refined(maps: Maps, image: Tensor, reads: Reads, config: RefineConfig = USUAL, only: Tensor | None = None) -> Maps:
+    """`refine` for maps that are read as ``reads`` says: of the same classes and presence.
+
+    only: (B, K) bool, the maps that will be read; others may stay as they are.
+    """
+    heat, (batch, count) = maps.heat.float(), maps.heat.shape[:2]
+    chosen = heat.new_ones(batch, count) if only is None else only.to(heat)
+    most = max(int(chosen.sum(1).amax()), 1)
+    index = chosen.topk(most, 1).indices[..., None, None].expand(-1, -1, *heat.shape[2:])  # (B, most, H, W)
+    some = heat.gather(1, index)
+    if reads == "logits":
+        some = torch.logit(refine(torch.sigmoid(some), image, config), eps=1e-4)
+    else:
+        some = refine(some, image, config)
+    return replace(maps, heat=heat.scatter(1, index, some))
 
 
 class Refined(Localizer):

@@ -32,10 +32,10 @@ from m2vsl.evaluate import rows_of
 from m2vsl.localizer import Localizer, device_of, evaluating
 from m2vsl.metrics import matching
 from m2vsl.metrics.calls import AVSBENCH, PREDICTED, Calls, Segmentation
-from m2vsl.metrics.columns import Segmented, segments, sounds_where
+from m2vsl.metrics.columns import Segmented, segments, sounding, sounds_where
 from m2vsl.metrics.tally import Row
 from m2vsl.refine import refined
-from m2vsl.types import Batch
+from m2vsl.types import Batch, Maps, Truth
 
 REFINED = "refined/"
 
@@ -82,7 +82,8 @@ def segmented(
             batch = batch.to(device_of(localizer))
             maps, truth = localizer.localize(batch), matching.merge_same_class(batch.truth)
             columns: dict[str, Tensor] = {"area": (sounds_where(truth) > 0).double().mean((1, 2))}
-            for prefix, each in (("", maps), (REFINED, refined(maps, batch.image, localizer.reads))):
+            finer = refined(maps, batch.image, localizer.reads, only=_read(maps, truth))
+            for prefix, each in (("", maps), (REFINED, finer)):
                 found = matching.match(each, truth)
                 for way in ways(localizer):
                     if (masks := segments(found, each, truth, way)) is None:
@@ -97,6 +98,14 @@ def segmented(
     areas = [float(str(frame["area"])) for frame in frames]
     about = {"area": fsum(areas) / len(areas), "empty": float(sum(area == 0 for area in areas))}
     return Masks(sums.scalars() | about, sums.ious(), tuple(frames), torch.cat(heat) if heat else torch.zeros(0))
+
+
+def _read(maps: Maps, truth: Truth) -> Tensor | None:
+    """The maps, (B, K) bool, that are read where classes are told or heard; None = all."""
+    if not matching.is_named(maps):
+        return None
+    told = (truth.classes[..., None] == maps.classes).any(1)
+    return told if maps.presence is None else told | sounding(maps.presence)
 
 
 class _Sums:

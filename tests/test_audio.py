@@ -14,15 +14,16 @@ from m2vsl.audio import (
     AUDIO,
     AudioConfig,
     augment,
+    blanked,
     cut,
     decode,
     load,
     log_spectrogram,
-    mask_spectrogram,
     mix,
     mix_spectrograms,
     read,
     resample,
+    stripes,
     tukey,
 )
 
@@ -249,25 +250,26 @@ def test_augment_is_a_function_of_the_generator() -> None:
     assert not torch.equal(augment(wave, config, generator(3)), augment(wave, config, generator(4)))
 
 
-def test_masks_blank_stripes_of_bounded_size() -> None:
-    config = replace(PAPER, masks=1, mask_bins=20, mask_frames=30)
-    spectrogram = torch.randn(64, 1, 100, 200, generator=generator())
-    before = spectrogram.clone()
-    changed = mask_spectrogram(spectrogram, config, generator()) != spectrogram
-    rows, columns = changed[:, 0].all(2).sum(1), changed[:, 0].all(1).sum(1)
-    assert torch.equal(spectrogram, before)
+def test_stripes_are_of_bounded_size() -> None:
+    blank = stripes(64, replace(PAPER, masks=1, mask_bins=20, mask_frames=30), generator())
+    bins, frames = PAPER.shape
+    rows, columns = blank.all(2).sum(1), blank.all(1).sum(1)
+    assert blank.shape == (64, bins, frames) and blank.dtype == torch.bool
     assert 15 < rows.max() <= 21 and 25 < columns.max() <= 31
     assert len(set(zip(rows.tolist(), columns.tolist(), strict=True))) > 30  # each sample has its own
-    others = changed[:, 0].sum((1, 2)) - rows * 200 - columns * 100 + rows * columns
+    others = blank.sum((1, 2)) - rows * frames - columns * bins + rows * columns
     assert (others == 0).all()  # nothing but the stripes
+    assert not stripes(64, replace(PAPER, masks=0), generator()).any()
 
 
-def test_masked_cells_take_the_mean() -> None:
-    spectrogram = torch.randn(1, 1, 100, 200, generator=generator())
-    masked = mask_spectrogram(spectrogram, PAPER, generator(1))
-    cells = masked[masked != spectrogram]
-    assert len(cells) and torch.allclose(cells, spectrogram.mean())
-    assert torch.equal(mask_spectrogram(spectrogram, replace(PAPER, masks=0), generator()), spectrogram)
+def test_blanked_cells_take_the_mean() -> None:
+    spectrogram, blank = torch.randn(2, 1, 100, 200, generator=generator()), torch.zeros(2, 100, 200).bool()
+    blank[0, 3], blank[1, :, 5:8] = True, True
+    before, masked = spectrogram.clone(), blanked(spectrogram, blank)
+    assert torch.equal(spectrogram, before)
+    assert torch.equal(masked[:, 0] != spectrogram[:, 0], blank)
+    for row, own, cells in zip(masked, spectrogram, blank, strict=True):
+        assert torch.allclose(row[0, cells], own.mean())
 
 
 def test_real_recordings_load(photosound: Path) -> None:

@@ -16,8 +16,11 @@ from scenes import photo_folder
 
 from m2vsl import experiment as module
 from m2vsl import presets, records
+from m2vsl.data.loader import Waves
 from m2vsl.experiment import Experiment, run, scored, trained
 from m2vsl.report import comparison
+from m2vsl.training.feed import Feed
+from m2vsl.types import Batch
 
 TINY = ["model.encoder.dim=16", "model.encoder.audio_width=4", "model.encoder.weights=none", "train.precision=fp32"]
 SHORT = ["data.test_length=4", "data.val_length=2", "train.batch_size=2", "train.steps=2", "data.size=32"]
@@ -129,6 +132,15 @@ class TestRun:
         monkeypatch.setattr(module, "train", lambda *a, **k: (seen.append(float(tiny_number * 1)), train(*a, **k))[1])
         run(tiny("ez_vsl"), progress=False)
         assert seen == [0] and float(tiny_number * 1) > 0
+
+    def test_where_spectrograms_are_made_changes_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        fed: list[type] = []
+        placed = Feed.placed
+        monkeypatch.setattr(Feed, "placed", lambda self, batch: fed.append(type(batch)) or placed(self, batch))
+        plain, _ = trained(tiny("m2vsl"))
+        there, _ = trained(tiny("m2vsl", "duet", "train.sounds_on_device=true"))
+        assert fed == [Batch] * 2 + [Waves] * 2
+        assert all(map(torch.equal, plain.state_dict().values(), there.state_dict().values()))
 
     def test_a_lost_record_is_made_again_from_the_checkpoint(self, never_trains: Callable[[], None]) -> None:
         chosen = tiny("ez_vsl")

@@ -19,7 +19,9 @@ def test_every_preset_makes_every_method(preset: str, task: str) -> None:
     for method in METHODS:
         made = experiment(method, task, preset=preset, seed=3)
         assert (made.method, made.task, made.preset, made.seed) == (method, task, preset, 3)
-        several = 2 if METHODS[method].solos else 1  # a duet is two photographs and two sounds
+        several = (
+            2 if METHODS[method].solos and PRESETS[preset].short else 1
+        )  # a duet is two photographs and two sounds
         size, slow = PRESETS[preset].train, METHODS[method] if PRESETS[preset].short else METHODS["centre"]
         assert made.train.steps == round(size.steps * slow.steps) and made.train.lr == size.lr * slow.lr
         assert made.train.batch_size == several * size.batch_size
@@ -31,6 +33,8 @@ def test_every_preset_makes_every_method(preset: str, task: str) -> None:
 
 
 def test_the_papers_preset_has_the_papers_sizes() -> None:
+    for preset in ("gpu", "paper"):
+        assert {experiment(m, t, preset=preset).train.batch_size for m in METHODS for t in TASKS} == {128}
     made = experiment("m2vsl", "duet", preset="paper")
     encoder = made.model.encoder
     assert (encoder.visual, encoder.weights, encoder.freeze) == ("resnet18", "imagenet", False)

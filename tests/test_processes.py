@@ -25,16 +25,25 @@ TINY = (
         "train.eval_every=2",
         "train.checkpoint_every=2",
         "train.lr=1e-5",
+        "train.precision=fp32",
     ),
 )
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes")
 
 
-def start(place: Path, *options: str, count: int = 1, method: str = "ez_vsl/single", **environment: str):
+def start(
+    place: Path,
+    *options: str,
+    count: int = 1,
+    method: str = "ez_vsl/single",
+    launcher: tuple[str, ...] = TORCHRUN,
+    **environment: str,
+):
     """``m2vsl train`` of a tiny method as so many processes, its checkpoints below `place`."""
     known = {**os.environ, "M2VSL_RUNS": str(place / "runs"), "M2VSL_RESULTS": str(place / "results")}
     known |= {"OMP_NUM_THREADS": "1", **environment}
-    head = (*TORCHRUN, str(count)) if count > 1 else (sys.executable,)
+    head = (*launcher, str(count)) if count > 1 else (sys.executable,)
     command = [*head, "-m", "m2vsl.cli", "train", method, "--preset", "smoke", *TINY, *options]
     return subprocess.Popen(command, env=known, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -62,8 +71,9 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_two_processes_write_one_log_and_learn_the_same(one: Path, tmp_path: Path) -> None:
-    status, told = ended(start(tmp_path, count=2))
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_write_one_log_and_learn_the_same(launcher: tuple[str, ...], one: Path, tmp_path: Path) -> None:
+    status, told = ended(start(tmp_path, count=2, launcher=launcher))
     assert status == 0, told
     assert told.count("checkpoints:") == 1, "the first process alone speaks"
     assert [row["step"] for row in log(tmp_path)] == [row["step"] for row in log(one)]

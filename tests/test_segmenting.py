@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from scenes import CLASSES, batch_of
 
+from m2vsl import segmenting as module
 from m2vsl.baselines.controls import Centre, ControlConfig, ObjectArea, Oracle
 from m2vsl.evaluate import evaluate
 from m2vsl.localizer import Localizer
@@ -68,6 +70,22 @@ def test_the_same_as_one_pass_of_the_evaluator() -> None:
         assert found.scalars[f"avsbench/{score}"] == pytest.approx(other.scalars[f"avsbench/{score}"], abs=1e-9)
     rows = {row["key"]: row["avsbench/iou"] for row in other.pictures}
     assert {row["key"]: row["avsbench/iou"] for row in found.frames} == rows
+
+
+def test_only_maps_that_are_read_are_refined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told classes, and those that seem to sound; the scores are those of refining all."""
+    counts, refine = [], module.refined
+
+    def counting(maps: Maps, *args: Any, only: torch.Tensor, **kwargs: Any) -> Maps:
+        counts.append(int(only.sum()))
+        return refine(maps, *args, only=only, **kwargs)
+
+    monkeypatch.setattr(module, "refined", counting)
+    some = segmented(Classes(), BATCHES)
+    monkeypatch.setattr(module, "refined", lambda *args, only: refine(*args))
+    assert some.scalars == segmented(Classes(), BATCHES).scalars
+    every = sum(len(batch) for batch in BATCHES) * CLASSES
+    assert 0 < sum(counts) < every and len(counts) == len(BATCHES)
 
 
 def test_a_part_is_scored_as_if_the_rest_were_not_there() -> None:

@@ -13,13 +13,13 @@ import hashlib
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from m2vsl.audio import AudioConfig, log_spectrogram, mask_spectrogram
+from m2vsl.audio import AudioConfig, blanked, log_spectrogram, stripes
 from m2vsl.types import Batch, Sample, Truth
 
 
@@ -49,17 +49,40 @@ def collate(
 
     part: (k, n) if these are the k-th of n equal parts of a batch that processes share.
     """
+    return waves(samples, audio, generator, part).to("cpu")
+
+
+@dataclass(frozen=True)
+class Waves(Batch):
+    """A batch whose sounds are still waveforms, (B, n) in place of spectrograms; `to` makes these where it goes to."""
+
+    audio: AudioConfig = field(kw_only=True)
+    blank: Tensor | None = None  # (B, F, T) bool: the cells of stripes
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on `device`, with its spectrograms."""
+        moved = super().to(device)
+        values = {f.name: getattr(moved, f.name) for f in fields(Batch)}
+        spectrogram, blank = log_spectrogram(moved.spectrogram, self.audio), getattr(moved, "blank", None)
+        values["spectrogram"] = spectrogram if blank is None else blanked(spectrogram, blank)
+        return Batch(**values)
+
+
+def waves(
+    samples: Sequence[Sample],
+    audio: AudioConfig,
+    generator: torch.Generator | None = None,
+    part: tuple[int, int] = (0, 1),
+) -> Waves:
+    """As `collate`, the spectrograms yet to be made."""
     if not samples:
         raise ValueError("expected at least one sample, got none")
     shapes = {tuple(s.image.shape) for s in samples}
     if len(shapes) > 1:
         raise ValueError(f"expected pictures of one shape, got {sorted(shapes)} in a batch with {samples[0].key}")
-    spectrogram = log_spectrogram(torch.stack([s.waveform for s in samples]), audio)
-    if generator is not None and audio.masks:
-        spectrogram = mask_spectrogram(spectrogram, audio, generator, part)
-    return Batch(
+    return Waves(
         image=torch.stack([s.image for s in samples]),
-        spectrogram=spectrogram,
+        spectrogram=torch.stack([s.waveform for s in samples]),
         heard=torch.stack([s.heard for s in samples]),
         seen=torch.stack([s.seen for s in samples]),
         labels=torch.stack([s.labels for s in samples]),
@@ -70,6 +93,8 @@ def collate(
             present=_padded([s.truth.present for s in samples], False),
         ),
         keys=tuple(s.key for s in samples),
+        audio=audio,
+        blank=stripes(len(samples), audio, generator, part) if generator is not None and audio.masks else None,
     )
 
 
@@ -97,6 +122,7 @@ class Batches:
     prefetch: int
     start_step: int
     part: tuple[int, int]
+    sounds_on_device: bool
 
     @property
     def total(self) -> int:
@@ -134,7 +160,8 @@ class Batches:
         generator = seeded("stripes", self.seed, self.epoch, step) if self.augment else None
         rows = len(chosen) // self.part[1]
         own = chosen[self.part[0] * rows : (self.part[0] + 1) * rows]
-        return collate([self.dataset[i] for i in own], self.audio, generator, self.part)
+        made = waves([self.dataset[i] for i in own], self.audio, generator, self.part)
+        return made if self.sounds_on_device else made.to("cpu")
 
     def _by_processes(self, steps: range) -> Iterator[Batch]:
         from torch.utils.data import DataLoader
@@ -161,6 +188,7 @@ def batches(
     prefetch: int = 2,
     start_step: int = 0,
     part: tuple[int, int] = (0, 1),
+    sounds_on_device: bool = False,
 ) -> Batches:
     """One epoch of `dataset`, in batches.
 
@@ -170,13 +198,14 @@ def batches(
     start_step: the first batch made, to go on in the middle of an epoch with the batches that were left.
     part: (k, n) for process k of n: its rows of each batch, which needs `drop_last`. ValueError if n does not divide
     `batch_size`.
+    sounds_on_device: batches are `Waves`, whose spectrograms are made where they are moved to.
     """
     if batch_size < 1:
         raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
     if part[1] > 1 and (batch_size % part[1] or not drop_last):
         raise ValueError(f"expected whole batches (drop_last) of a multiple of {part[1]} processes, got {batch_size}")
     augment = shuffle if augment is None else augment
-    place = (seed, epoch, shuffle, drop_last, augment, workers, prefetch, start_step, part)
+    place = (seed, epoch, shuffle, drop_last, augment, workers, prefetch, start_step, part, sounds_on_device)
     return Batches(dataset, batch_size, audio, *place)
 
 

@@ -12,7 +12,7 @@ class TrainConfig:
     """How a method is trained."""
 
     # fields younger than some records: no part of an experiment at their default
-    LATER: ClassVar[frozenset[str]] = frozenset({"gather", "sync_norm"})
+    LATER: ClassVar[frozenset[str]] = frozenset({"gather", "sync_norm", "sounds_on_device", "compiler"})
     steps: int = 600  # weight updates, all stages together; ledger 40 (the paper: 100 epochs)
     batch_size: int = 32  # samples per step, all processes together; ledger 42 (the paper: 128)
     lr: float = 1e-4  # Adam's step size, whatever the batch size; ledger 56
@@ -26,6 +26,8 @@ class TrainConfig:
     checkpoint_every: int = 200  # steps between checkpoints; 0 = at the end of each stage only
     log_every: int = 20  # steps that one row of the log averages
     tensorboard: bool = False  # write TensorBoard events beside the log
+    sounds_on_device: bool = False  # spectrograms and their stripes are made where the model is, not by the loader
+    compiler: str = ""  # backend of torch.compile, such as "inductor"; "" = none, which is faster on a processor
     gather: bool = True  # negatives of all processes; false, as published code has it: of each process alone; ledger 42
     sync_norm: bool = True  # batch normalisation over all processes; false: over each one's samples; ledger 42
 

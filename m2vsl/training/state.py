@@ -95,6 +95,8 @@ class Run:
             return
         fused, decay = self.device.type in ("cpu", "cuda"), self.config.weight_decay
         adam = torch.optim.Adam(self.trainable, self.config.lr, weight_decay=decay, fused=fused)
+        if self.config.compiler:
+            self.localizer.compile(backend=self.config.compiler)
         self.model, self.optimizer = self.accelerator.prepare(self.localizer, adam)
         if self.resumed and state and index == state["stage"]:
             checkpoint.restore(self.localizer, self.resumed.weights, self.folder)

@@ -86,13 +86,13 @@ def _bytes(x: Any) -> int:
 class Apart:
     """A work in a process of its own, that shares neither memory nor settings with other sides; a call runs it there.
 
-    make: a function of a module; called there once with its arguments, it gives a context of the work.
+    make: a function of a module; called there once, with its arguments, it gives a context of the work.
     """
 
-    def __init__(self, make: Make, *args: object) -> None:
+    def __init__(self, make: Make, *args: object, **options: object) -> None:
         context = multiprocessing.get_context("spawn")
         self.here, there = context.Pipe()
-        context.Process(target=_serve, args=(there, make, args), daemon=True).start()
+        context.Process(target=_serve, args=(there, partial(make, *args, **options)), daemon=True).start()
         there.close()
 
     def __call__(self) -> object:
@@ -107,8 +107,8 @@ class Apart:
         return self.here.recv()  # EOFError if it died: its own error is on standard error
 
 
-def _serve(there: Connection, make: Make, args: tuple[object, ...]) -> None:
-    with make(*args) as work, suppress(EOFError):
+def _serve(there: Connection, make: Make) -> None:
+    with make() as work, suppress(EOFError):
         while True:
             asked = there.recv()
             there.send(asked(work) if asked else work() and None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -69,17 +69,38 @@ def made(name: str, encoder: EncoderConfig) -> Localizer:
     return METHODS[name].build(replace(METHODS[name].config, encoder=encoder), CLASSES).train()
 
 
+CHOICES = {  # what a run chooses, and a step with the other choice
+    "without bfloat16": {"precision": "fp32"},
+    "in the default layout": {"ordered": False},
+    "without fused Adam": {"fused": False},
+    "freed memory given back": {"kept": False},
+    "compiled": {"compiler": "inductor"},
+}
+
+
 @contextmanager
-def step_of(name: str, trunk: str) -> Iterator[Callable[[], Tensor]]:
+def step_of(
+    name: str,
+    trunk: str,
+    precision: str = "bf16",
+    ordered: bool = True,
+    fused: bool = True,
+    kept: bool = True,
+    compiler: str = "",
+) -> Iterator[Callable[[], Tensor]]:
     """A training step of a method as a run makes it, or of the "plain" EZ-VSL as PyTorch alone does."""
     if name == "plain":
         reference, solos = plain.PlainEZVSL(made("ez_vsl", TRUNKS[trunk])).train(), batch(1)
         with without_denormals():
             yield stepping(reference, lambda: reference(solos), "fp32", fused=False)
         return
-    ours, mine = last(made(name, TRUNKS[trunk])), last(batch(1 if name == "ez_vsl" else 2))
-    with without_denormals(), kept_memory():
-        yield stepping(ours, lambda: torch.stack(list(ours(mine).values())).sum(), "bf16", fused=True)
+    ours, mine = made(name, TRUNKS[trunk]), batch(1 if name == "ez_vsl" else 2)
+    if ordered:
+        ours, mine = last(ours), last(mine)
+    if compiler:
+        ours.compile(backend=compiler)
+    with without_denormals(), kept_memory() if kept else nullcontext():
+        yield stepping(ours, lambda: torch.stack(list(ours(mine).values())).sum(), precision, fused)
 
 
 @pytest.mark.parametrize("trunk", TRUNKS)
@@ -100,6 +121,21 @@ def test_training_steps(ledger: Ledger, trunk: str) -> None:
     for race in races:
         if race.line.reached is not None:
             judged(race.line.ratio[1], race.line.goal)
+
+
+def test_what_each_choice_is_worth(ledger: Ledger) -> None:
+    """A step of EZ-VSL with the other choice beside the one that a run makes; none is much faster."""
+    races = ledger.race(
+        "choices",
+        {f"EZ-VSL step {title}": Apart(step_of, "ez_vsl", "ResNet-18", **other) for title, other in CHOICES.items()},
+        Apart(step_of, "ez_vsl", "ResNet-18"),
+        against="a step as a run makes it",
+        samples=BATCH,
+        kind=KIND,
+        counts=False,
+    )
+    for race in races:
+        judged(1 / race.line.ratio[1], 0.95)
 
 
 def test_a_plain_step_has_the_same_loss() -> None:

@@ -131,6 +131,20 @@ def test_batches_lie_where_a_gpu_can_fetch_them(monkeypatch: pytest.MonkeyPatch)
     assert all_equal(list(batches(Noise(), 5, AUDIO_SHORT, prefetch=0)), plain) and len(pinned) == 2 * 9
 
 
+def test_spectrograms_can_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same batches, bit by bit; what a loader hands on is waveforms, which are fewer numbers."""
+    how = {"seed": 3, "shuffle": True, "prefetch": 0}
+    plain, waiting = (
+        batches(Noise(), 5, AUDIO_SHORT, **how),
+        batches(Noise(), 5, AUDIO_SHORT, sounds_on_device=True, **how),
+    )
+    assert [batch.spectrogram.shape for batch in waiting] == [(5, AUDIO_SHORT.samples)] * 2
+    made = [batch.to("cpu") for batch in waiting]
+    assert all_equal(made, list(plain)) and {type(batch) for batch in made} == {Batch}
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x)
+    assert all_equal([batch.pin_memory().to("cpu") for batch in waiting], made)
+
+
 def test_processes_share_each_batch_row_by_row() -> None:
     how = {"seed": 3, "shuffle": True, "drop_last": True, "prefetch": 0}
     whole = list(batches(Noise(), 4, AUDIO_SHORT, **how))

@@ -101,6 +101,20 @@ def test_bf16_computes_in_bf16_and_keeps_float32_weights(tmp_path: Path, monkeyp
     assert all(p.dtype == torch.float32 for p in localizer.parameters())
 
 
+def test_a_compiled_run_learns_what_any_run_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the graphs of torch.compile, with the backend that runs them as they are; the names of weights stay."""
+    asked, whole = [], torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda own, **how: asked.append(how) or whole(own, **how))
+
+    class Bare(Tiny):
+        def forward(self, batch: Batch) -> Losses:
+            return {"fit": (self.net(batch.image).float().mean((1, 2, 3)) - batch.heard[:, 0]).square().mean()}
+
+    plain, _ = run(tmp_path / "plain", method=Bare)
+    compiled, _ = run(tmp_path / "compiled", method=Bare, config=config(compiler="eager"))
+    assert asked == [{"backend": "eager"}] and same(plain, compiled)
+
+
 def test_channels_last_is_an_order_of_memory_not_another_result(tmp_path: Path) -> None:
     seen = set()
 
