@@ -223,9 +223,8 @@ def trained(
 
     def whole(epoch: int, start: int, part: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         place: dict[str, Any] = {"seed": experiment.seed, "epoch": epoch, "start_step": start, "part": part}
-        place |= {"workers": paths.workers(), "shuffle": True, "drop_last": True}
-        place["sounds_on_device"] = experiment.train.sounds_on_device
-        return iter(batches(samples, size, experiment.audio, **place))
+        place |= {"workers": paths.workers(), "sounds_on_device": experiment.train.sounds_on_device}
+        return iter(batches(samples, size, experiment.audio, shuffle=True, drop_last=True, **place))
 
     def own(epoch: int, start: int) -> Iterator[Batch]:
         return whole(epoch, start, (parallel.rank(), parallel.world()))

@@ -28,23 +28,38 @@ TINY = (
         "train.precision=fp32",
     ),
 )
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
-ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes")
+ALONE = (sys.executable, "-m", "m2vsl.cli")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *ALONE[1:])
+LAUNCHERS = {
+    "torchrun": TORCHRUN,
+    "accelerate launch": (
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        *ALONE[1:],
+    ),
+    "notebook_launcher": (
+        *(sys.executable, "-c"),
+        "import sys; from accelerate import notebook_launcher; from m2vsl import cli;"
+        "notebook_launcher(cli.main, (sys.argv[1:],), num_processes=2)",
+    ),
+}
 
 
 def start(
     place: Path,
     *options: str,
-    count: int = 1,
+    launcher: tuple[str, ...] = ALONE,
     method: str = "ez_vsl/single",
-    launcher: tuple[str, ...] = TORCHRUN,
     **environment: str,
 ):
-    """``m2vsl train`` of a tiny method as so many processes, its checkpoints below `place`."""
+    """``m2vsl train`` of a tiny method in one process, or in two, its checkpoints below `place`."""
     known = {**os.environ, "M2VSL_RUNS": str(place / "runs"), "M2VSL_RESULTS": str(place / "results")}
     known |= {"OMP_NUM_THREADS": "1", **environment}
-    head = (*launcher, str(count)) if count > 1 else (sys.executable,)
-    command = [*head, "-m", "m2vsl.cli", "train", method, "--preset", "smoke", *TINY, *options]
+    command = [*launcher, "train", method, "--preset", "smoke", *TINY, *options]
     return subprocess.Popen(command, env=known, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -71,9 +86,9 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
-def test_two_processes_write_one_log_and_learn_the_same(launcher: tuple[str, ...], one: Path, tmp_path: Path) -> None:
-    status, told = ended(start(tmp_path, count=2, launcher=launcher))
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_write_one_log_and_learn_the_same(launcher: str, one: Path, tmp_path: Path) -> None:
+    status, told = ended(start(tmp_path, launcher=LAUNCHERS[launcher]))
     assert status == 0, told
     assert told.count("checkpoints:") == 1, "the first process alone speaks"
     assert [row["step"] for row in log(tmp_path)] == [row["step"] for row in log(one)]
@@ -87,7 +102,7 @@ def test_two_processes_write_one_log_and_learn_the_same(launcher: tuple[str, ...
 
 
 def test_a_process_that_dies_takes_the_others_along_and_any_number_goes_on(tmp_path: Path) -> None:
-    process = start(tmp_path, "train.steps=400", count=2)
+    process = start(tmp_path, "train.steps=400", launcher=TORCHRUN)
     assert process.stdout is not None
     while not list(tmp_path.glob("runs/*/*/step-*[0-9]")):
         assert process.poll() is None, process.communicate()
