@@ -61,10 +61,19 @@ def test_a_listing_is_the_code_without_its_formula() -> None:
     assert method.startswith("@torch.no_grad()\ndef localize(")
 
 
-def test_a_picture_of_a_run_says_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = {"image/png": b64encode(b"pixels").decode(), "text/plain": "Figure with 1 panel."}
+@pytest.mark.parametrize(
+    ("kind", "content", "file"),
+    [
+        ("image/png", b64encode(b"pixels").decode(), b"pixels"),
+        ("image/svg+xml", ["<svg>\n", "</svg>\n"], b"<svg>\n</svg>"),
+    ],
+)
+def test_a_picture_of_a_run_says_what_it_shows(
+    kind: str, content: str | list[str], file: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {kind: content, "text/plain": "Figure with 1 panel."}
     run = {"cells": [{"cell_type": "code", "outputs": [{"data": data}, {"data": {"text/plain": "3"}}]}]}
-    name = hashlib.sha256(b"pixels").hexdigest()
+    name = hashlib.sha256(file).hexdigest()
     assert executed.pictures(run) == {name: "Figure with 1 panel."}
     monkeypatch.setattr(executed, "SAID", executed.pictures(run))
     page = new_document("page")

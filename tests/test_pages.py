@@ -61,6 +61,12 @@ def test_a_notebook_shows_what_it_made(name: str) -> None:
     assert silent == [], "every picture says what it shows"
 
 
+@pytest.mark.parametrize("name", [n for n in NOTEBOOKS if n.startswith(("13", "14"))])
+def test_figures_of_the_paper_are_printable(name: str) -> None:
+    pictures = re.findall(r'<img[^>]*src="[^"]*_images/[^"]*\.(\w+)"', seen(f"notebooks/{name}.html"))
+    assert pictures and set(pictures) == {"svg"}
+
+
 @pytest.mark.parametrize("name", ["book/index", "book/equations", *(f"notebooks/{n}" for n in NOTEBOOKS)])
 def test_no_page_fetches_anything(name: str) -> None:
     page = seen(f"{name}.html")

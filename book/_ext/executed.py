@@ -88,10 +88,18 @@ def pictures(run: Notebook) -> dict[str, str]:
     for cell in (c for c in run["cells"] if c["cell_type"] == "code"):
         for output in cell["outputs"]:
             data = output.get("data", {})
-            if "image/png" in data and "text/plain" in data:
-                name = hashlib.sha256(b64decode("".join(data["image/png"]))).hexdigest()
-                found[name] = "".join(data["text/plain"])
+            if "text/plain" not in data:
+                continue
+            if "image/png" in data:
+                found[_name(b64decode("".join(data["image/png"])))] = "".join(data["text/plain"])
+            if "image/svg+xml" in data:
+                drawn = os.linesep.join("".join(data["image/svg+xml"]).splitlines())
+                found[_name(drawn.encode())] = "".join(data["text/plain"])
     return found
+
+
+def _name(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def describe(app: Sphinx, doctree: nodes.document) -> None:

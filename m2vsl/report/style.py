@@ -65,11 +65,19 @@ def settings() -> Any:
     }
 
 
-def use() -> None:
-    """Make the house's look the default of this process: for a notebook's first cell."""
+def use(*, vector: bool = False) -> None:
+    """Make the house's look the default of this process: for a notebook's first cell.
+
+    vector: figures of the notebook are SVG, which prints sharp and whose text can be found and copied, in place of PNG.
+    """
     import matplotlib
+    from IPython import get_ipython
 
     matplotlib.rcParams.update(settings())
+    if vector and get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg")
 
 
 def house(draw: Callable[P, R]) -> Callable[P, R]:

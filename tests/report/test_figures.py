@@ -154,6 +154,18 @@ def test_the_house_look_is_the_default_once_asked_for() -> None:
         assert matplotlib.rcParams["svg.fonttype"] == "none"
 
 
+def test_a_notebook_may_ask_for_figures_that_print_sharp(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("matplotlib_inline.backend_inline.set_matplotlib_formats", asked.append)
+    with matplotlib.rc_context():
+        style.use(vector=True)  # outside of a notebook nothing more than the look
+        monkeypatch.setattr("IPython.get_ipython", object)
+        style.use()
+        assert asked == []
+        style.use(vector=True)
+        assert asked == ["svg"]
+
+
 def test_heat_is_monotone_in_grey() -> None:
     colours = matplotlib.colormaps[style.HEAT](np.linspace(0, 1, 64))[:, :3]
     grey = colours @ np.array([0.299, 0.587, 0.114])
