@@ -123,12 +123,14 @@ def test_training_steps(ledger: Ledger, trunk: str) -> None:
             judged(race.line.ratio[1], race.line.goal)
 
 
-def test_what_each_choice_is_worth(ledger: Ledger) -> None:
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_what_each_choice_is_worth(ledger: Ledger, trunk: str) -> None:
     """A step of EZ-VSL with the other choice beside the one that a run makes; none is much faster."""
+    others = {f"EZ-VSL step {title}, {trunk}": other for title, other in CHOICES.items()}
     races = ledger.race(
         "choices",
-        {f"EZ-VSL step {title}": Apart(step_of, "ez_vsl", "ResNet-18", **other) for title, other in CHOICES.items()},
-        Apart(step_of, "ez_vsl", "ResNet-18"),
+        {title: Apart(step_of, "ez_vsl", trunk, **other) for title, other in others.items()},
+        Apart(step_of, "ez_vsl", trunk),
         against="a step as a run makes it",
         samples=BATCH,
         kind=KIND,
