@@ -3,10 +3,11 @@
 Conventions
 -----------
 A time is wall time of one call in seconds, (lower quartile, median, upper quartile) of rounds in which ours and a plain
-reference took turns, training steps in a process each. A ratio is the reference's time over ours, round by round: above 1 ours is faster.
-Operations are those of matrix products and convolutions, a multiplication and an addition being two; bytes are what all
-operations of ours read and write. A share compares either, per second, with what the same machine was measured to do in
-the same minutes; bytes that a cache hands out again can bring it above 100 %. NaN: not counted, or nothing beside it.
+reference took turns, training steps in a process each. A ratio is the reference's time over ours, round by round: above
+1 ours is faster. Operations are those of matrix products and convolutions, a multiplication and an addition being two;
+bytes are what all operations of ours read and write. A share compares either, per second, with what the same machine
+was measured to do in the same minutes; bytes that a cache hands out again can bring it above 100 %. NaN: not counted,
+or nothing beside it.
 """
 
 from __future__ import annotations
