@@ -249,6 +249,9 @@ def test_the_lock_holds_names_and_versions_inside_the_ranges(project: dict) -> N
         assert versions and all(v in need.specifier for v in versions), f"{need}: the lock has {versions}"
 
 
+KERNEL = {"IPython", "matplotlib_inline"}  # come with ipykernel, and are used in notebooks alone
+
+
 def test_what_the_package_imports_is_declared(project: dict) -> None:
     extras = [*project["dependencies"], *project["optional-dependencies"]["tensorboard"], "ipywidgets"]
     declared = {canonicalize_name(Requirement(need).name) for need in extras}
@@ -257,7 +260,7 @@ def test_what_the_package_imports_is_declared(project: dict) -> None:
         nodes = list(ast.walk(tree(path)))
         names = [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
         names += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module]
-        foreign = {n.split(".")[0] for n in names} - sys.stdlib_module_names - {"m2vsl", "IPython"}
+        foreign = {n.split(".")[0] for n in names} - sys.stdlib_module_names - {"m2vsl"} - KERNEL
         missing = [n for n in foreign if not declared & {canonicalize_name(d) for d in owners.get(n, [])}]
         assert missing == [], f"{ids(path)} imports {missing}, which pyproject.toml does not name"
 

@@ -71,13 +71,14 @@ def use(*, vector: bool = False) -> None:
     vector: figures of the notebook are SVG, which prints sharp and whose text can be found and copied, in place of PNG.
     """
     import matplotlib
-    from IPython import get_ipython
 
     matplotlib.rcParams.update(settings())
-    if vector and get_ipython() is not None:
+    if vector:
+        from IPython import get_ipython
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-        set_matplotlib_formats("svg")
+        if get_ipython() is not None:
+            set_matplotlib_formats("svg")
 
 
 def house(draw: Callable[P, R]) -> Callable[P, R]:
