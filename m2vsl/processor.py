@@ -51,10 +51,9 @@ def without_denormals() -> Iterator[None]:
 def kept_memory() -> Iterator[None]:
     """Inside, memory that is freed stays with the process and is used again. Then as before.
 
-    Otherwise every large tensor of a step on a CPU begins with pages that the kernel has to clear: a sixth of a step of
-    EZ-VSL with ResNet-18 in bfloat16, a third with a frozen trunk (``make bench``, "choices"). What the process holds
-    at most is the same to a hundredth. Only glibc can be told so; elsewhere, and where the environment sets
-    ``MALLOC_...`` itself, nothing happens.
+    Otherwise every large tensor of a step on a CPU begins with pages that the kernel has to clear: a third of a step of
+    EZ-VSL in bfloat16 and more (``make bench``, "choices"). What the process holds at most is the same to a hundredth.
+    Only glibc can be told so; elsewhere, and where the environment sets ``MALLOC_...`` itself, nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None or _inside or any(name.startswith("MALLOC_") for name in os.environ):
