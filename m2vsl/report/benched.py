@@ -110,7 +110,7 @@ class Bench:
         return f"{self.created[:10]}-{self.commit[:7]}"
 
     def frame(self) -> pd.DataFrame:
-        """A row per line: times, their ratio, operations, bytes, shares."""
+        """A row per line: median times, their ratio, operations, bytes, shares of the ceilings."""
         import pandas as pd
 
         rows = {(line.suite, line.name): _row(line) for line in self.lines}
@@ -129,7 +129,7 @@ class Bench:
             *held,
             f"torch {self.versions['torch']}, commit {self.commit[:7]}{changed}, {self.created[:10]}",
         ]
-        return "; ".join(parts) + ". Medians, with quartiles in brackets."
+        return "; ".join(parts) + ". Medians, quartiles in brackets; shares are of the ceilings."
 
     def told(self) -> str:
         """The goals, whether they were reached, and how far the ceiling of matrix products lets a line come."""
@@ -137,12 +137,15 @@ class Bench:
         for line in self.lines:
             if line.reached is not None:
                 verdict = "reached" if line.reached else "**missed**"
-                text = f"- {line.name}: {_spread(line.ratio)} times as fast, goal {line.goal:g}: {verdict}"
-                lines.append(f"{text}; at the ceiling it would be {line.bound:.3g}.")
+                text = f"- {line.name}: {_spread(line.ratio)} times as fast, goal {line.goal:.2g}: {verdict}"
+                bound = "" if math.isnan(line.bound) else f"; at the ceiling it would be {line.bound:.3g}"
+                lines.append(f"{text}{bound}.")
         return "\n".join(lines) or "No goal."
 
     def _repr_html_(self) -> str:
-        return self.frame().to_html() + f'<p style="font-size: smaller">{escape(self.caption)}</p>'
+        head, rows = self.frame().to_html().split("<tbody>")
+        wide = rows.replace("<th>", '<th style="min-width: 11em">').replace("<td>", '<td style="white-space: nowrap">')
+        return f'<div style="font-size: smaller">{head}<tbody>{wide}<p>{escape(self.caption)}</p></div>'
 
     def __repr__(self) -> str:
         return f"{self.frame().to_string()}\n{self.caption}"
@@ -245,20 +248,20 @@ def moved(benches: Sequence[Bench]) -> pd.DataFrame:
 
 def _row(line: Line) -> dict[str, str]:
     return {
-        "ours / s": _spread(line.ours),
-        "reference / s": _spread(line.reference),
+        "ours / ms": _number(1e3 * line.ours[1]),
+        "reference / ms": _number(1e3 * line.reference[1]),
         "times as fast": _spread(line.ratio),
-        "goal": UNDEFINED if math.isnan(line.goal) else f"{line.goal:g}",
+        "goal": UNDEFINED if math.isnan(line.goal) else f"{line.goal:.2g}",
         "GFLOP": _number(line.flops / 1e9),
         "GB": _number(line.bytes / 1e9),
-        "of the product ceiling": _per_cent(line.product),
-        "of the copy ceiling": _per_cent(line.copy),
+        "of products": _per_cent(line.product),
+        "of copies": _per_cent(line.copy),
         "reference": line.against or UNDEFINED,
     }
 
 
 def _number(value: float) -> str:
-    return UNDEFINED if math.isnan(value) else f"{value:.3g}"
+    return UNDEFINED if math.isnan(value) else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def _per_cent(share: float) -> str:

@@ -77,8 +77,8 @@ def test_what_is_no_record_is_refused_by_name(text: str, tmp_path: Path) -> None
 def test_every_line_is_in_the_table_and_what_was_not_counted_is_a_dash() -> None:
     frame = bench().frame()
     assert frame.loc["step", "EZ-VSL step"].tolist() == [
-        "2 (1.9 to 2.2)",
-        "4 (3.9 to 4.1)",
+        "2000",
+        "4000",
         "2 (1.9 to 2.1)",
         "2.2",
         "400",
@@ -99,6 +99,7 @@ def test_a_goal_that_was_missed_is_said_to_be() -> None:
         bench().told()
         == "- EZ-VSL step: 2 (1.9 to 2.1) times as fast, goal 2.2: **missed**; at the ceiling it would be 2.67."
     )
+    assert bench(lines=(replace(STEP, product=math.nan),)).told().endswith("goal 2.2: **missed**.")
     assert replace(STEP, ratio=(2.1, 2.2, 2.3)).reached and ALONE.reached is None
     assert bench(lines=()).told() == "No goal."
 
