@@ -49,20 +49,26 @@ def without_denormals() -> Iterator[None]:
 
 @contextmanager
 def kept_memory() -> Iterator[None]:
-    """Inside, memory that is freed stays with the process and is used again. Then as before.
+    """Inside, memory that is freed stays with the process and is used again. Then it is given back.
 
     Otherwise every large tensor of a step on a CPU begins with pages that the kernel has to clear: a third of a step of
     EZ-VSL in bfloat16 and more (``make bench``, "choices"). What the process holds at most is the same to a hundredth.
     Only glibc can be told so; elsewhere, and where the environment sets ``MALLOC_...`` itself, nothing happens.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is None or _inside or any(name.startswith("MALLOC_") for name in os.environ):
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    if (
+        libc is None
+        or not hasattr(libc, "mallopt")
+        or _inside
+        or any(name.startswith("MALLOC_") for name in os.environ)
+    ):
         yield
         return
     _inside.append(True)
     try:
-        _ = [mallopt(key, value) for key, value in KEPT.items()]
+        _ = [libc.mallopt(key, value) for key, value in KEPT.items()]
         yield
     finally:
-        _ = [mallopt(key, value) for key, value in USUAL.items()]
+        _ = [libc.mallopt(key, value) for key, value in USUAL.items()]
+        libc.malloc_trim(0)
         _inside.clear()
