@@ -66,9 +66,11 @@ def kept_memory() -> Iterator[None]:
         return
     _inside.append(True)
     try:
-        _ = [libc.mallopt(key, value) for key, value in KEPT.items()]
+        for key, value in KEPT.items():
+            libc.mallopt(key, value)
         yield
     finally:
-        _ = [libc.mallopt(key, value) for key, value in USUAL.items()]
+        for key, value in USUAL.items():
+            libc.mallopt(key, value)
         libc.malloc_trim(0)
         _inside.clear()

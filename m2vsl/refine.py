@@ -84,16 +84,18 @@ def refined(maps: Maps, image: Tensor, reads: Reads, config: RefineConfig = USUA
 
     only: (B, K) bool, the maps that will be read; others may stay as they are.
     """
-    heat, (batch, count) = maps.heat.float(), maps.heat.shape[:2]
-    chosen = heat.new_ones(batch, count) if only is None else only.to(heat)
-    most = max(int(chosen.sum(1).amax()), 1)
-    index = chosen.topk(most, 1).indices[..., None, None].expand(-1, -1, *heat.shape[2:])  # (B, most, H, W)
-    some = heat.gather(1, index)
-    if reads == "logits":
-        some = torch.logit(refine(torch.sigmoid(some), image, config), eps=1e-4)
-    else:
-        some = refine(some, image, config)
-    return replace(maps, heat=heat.scatter(1, index, some))
+    heat = maps.heat.float()
+    if only is None:
+        return replace(maps, heat=_refined(heat, image, reads, config))
+    most = max(int(only.sum(1).amax()), 1)
+    index = only.to(heat).topk(most, 1).indices[..., None, None].expand(-1, -1, *heat.shape[2:])  # (B, most, H, W)
+    return replace(maps, heat=heat.scatter(1, index, _refined(heat.gather(1, index), image, reads, config)))
+
+
+def _refined(heat: Tensor, image: Tensor, reads: Reads, config: RefineConfig) -> Tensor:
+    if reads != "logits":
+        return refine(heat, image, config)
+    return torch.logit(refine(torch.sigmoid(heat), image, config), eps=1e-4)
 
 
 class Refined(Localizer):

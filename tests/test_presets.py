@@ -19,9 +19,8 @@ def test_every_preset_makes_every_method(preset: str, task: str) -> None:
     for method in METHODS:
         made = experiment(method, task, preset=preset, seed=3)
         assert (made.method, made.task, made.preset, made.seed) == (method, task, preset, 3)
-        several = (
-            2 if METHODS[method].solos and PRESETS[preset].short else 1
-        )  # a duet is two photographs and two sounds
+        # a duet is two photographs and two sounds
+        several = 2 if METHODS[method].solos and PRESETS[preset].short else 1
         size, slow = PRESETS[preset].train, METHODS[method] if PRESETS[preset].short else METHODS["centre"]
         assert made.train.steps == round(size.steps * slow.steps) and made.train.lr == size.lr * slow.lr
         assert made.train.batch_size == several * size.batch_size
